@@ -1,0 +1,1 @@
+"""Adversarial refinement: discriminators, objectives, gradient estimators, and the game."""

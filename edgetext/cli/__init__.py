@@ -1,0 +1,75 @@
+"""The ``edgetext`` command: one file per command, loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS: dict[str, str] = {
+    "distill": "Corpus to student: train a teacher, distil it, refine the student.",
+    "export": "Write a student as a checked, quantised ONNX bundle (.etx).",
+    "generate": "Generate text from a bundle, streaming to the terminal.",
+    "bench": "Measure a bundle: load, time to first token, per-token latency, memory.",
+    "inspect": "Show what is inside a bundle.",
+    "verify": "Replay a bundle's golden tokens on this machine.",
+    "report": "Rebuild report.md and its plots from a run's records.",
+    "presets": "List the model presets with their parameters and sizes.",
+}
+"""Name → one-line help. Kept here so that ``edgetext --help`` imports no command."""
+
+
+class LazyGroup(click.Group):
+    """A click group that imports ``edgetext.cli.NAME`` only when NAME is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the command names in the order of the work, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command, or None if there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"edgetext.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command list from COMMANDS, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an edgetext error becomes one clear message and exit code 1."""
+        from edgetext_runtime.errors import EdgetextError
+
+        try:
+            return super().invoke(ctx)
+        except EdgetextError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="edgetext", prog_name="edgetext")
+def group() -> None:
+    """Distil a large text generator into a small one and run it on a device.
+
+    \b
+    edgetext distill --corpus my.txt --run runs/mine     train, distil and refine a student
+    edgetext export runs/mine --int8 -o mine.etx         write it as a quantised ONNX bundle
+    edgetext generate mine.etx --prompt "Once"           run it, here or on the device
+    edgetext bench mine.etx                              measure it
+    """  # noqa: D301 - click's marker for lines to be left as they are
+
+
+def main() -> None:
+    """Entry point of the ``edgetext`` command."""
+    try:
+        group(standalone_mode=True)
+    except BrokenPipeError:  # `edgetext … | head`: the reader has gone, which is not an error
+        sys.stderr.close()
+        sys.exit(0)

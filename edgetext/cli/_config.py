@@ -1,0 +1,29 @@
+"""From command-line options to the configuration of a run."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from edgetext.config import DistillConfig, SoftTargets
+from edgetext.corpus.config import CorpusConfig
+from edgetext.models.presets import resolve_model
+
+
+def distill_config(options: dict[str, Any]) -> DistillConfig:
+    """Build the checked configuration of `edgetext distill` from its options, by name.
+
+    Shapes are resolved once for a first check, so that a misspelt preset is refused before the corpus is
+    read. Raises ConfigError naming the option to change.
+    """
+    given = dict(options)
+    source = given.pop("corpus")
+    corpus_fields = {f.name for f in fields(CorpusConfig)} & set(given)
+    corpus = CorpusConfig(source=source, **{name: given.pop(name) for name in sorted(corpus_fields)})
+    soft = SoftTargets(given.pop("temperature"), given.pop("soft_weight"))
+    config = DistillConfig(corpus=corpus, soft=soft, **given)
+    if not Path(config.teacher).is_dir():
+        resolve_model(config.teacher, config.vocab_size)
+    resolve_model(config.student, config.vocab_size)
+    return config

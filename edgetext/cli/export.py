@@ -1,0 +1,77 @@
+"""``edgetext export``: a run's student as a checked, quantised ONNX bundle."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from edgetext_export.bundle import ExportReport
+
+
+@click.command(short_help="Write a student as a checked, quantised ONNX bundle (.etx).")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=str))
+@click.option("--int8", "precision", flag_value="int8", default="int8", help="8-bit weights (the default).")
+@click.option("--fp32", "precision", flag_value="fp32", help="Float32: four times the size, for comparison.")
+@click.option("-o", "--output", type=click.Path(path_type=str), help="Default: RUN/student-PRECISION.etx.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    default=20_000,
+    show_default=True,
+    metavar="N",
+    help="Most test tokens to measure the quality on.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line with the figures at the end.")
+def command(run: str, precision: str, output: str | None, tokens: int, force: bool, as_json: bool) -> None:
+    """Export the student of RUN, a directory made by `edgetext distill`.
+
+    The graph is compared with torch on the run's test split, and the written file must give its golden
+    tokens; a bundle that fails either is not written.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from edgetext_export import export_run
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("comparing with torch", total=None)
+        report = export_run(
+            run,
+            output,
+            "fp32" if precision == "fp32" else "int8",
+            force,
+            quality_tokens=tokens,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _show(report)
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+
+
+def _show(report: ExportReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    quality = report.quality
+    table = Table("measure", "value", title=f"{report.path} · {report.precision}", title_justify="left")
+    size = f"{report.bundle_bytes:,} bytes ({report.model_bytes:,} of them the model)"
+    change = f"{quality.perplexity_increase:+.3%}"
+    for row in (
+        ("parameters", f"{report.parameters:,}"),
+        ("size", size),
+        ("perplexity, torch float32", f"{quality.perplexity_fp32:.3f}"),
+        ("perplexity, exported", f"{quality.perplexity_exported:.3f} ({change})"),
+        ("argmax flips, prompt", f"{quality.flip_rate_prompt:.2%} of {quality.tokens:,} tokens"),
+        ("argmax flips, token by token", f"{quality.flip_rate_step:.2%} of {quality.step_tokens:,} tokens"),
+        ("logit error, mean / largest", f"{quality.mean_logit_error:.3g} / {quality.max_logit_error:.3g}"),
+        ("golden cases replayed", f"{report.golden_cases}, at 1 and 2 threads"),
+        ("seconds", f"{report.seconds:.1f}"),
+    ):
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,150 @@
+"""The configuration of a run, checked before anything starts. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from edgetext.corpus.config import CorpusConfig
+from edgetext.errors import ConfigError
+from edgetext.training.settings import LoopSettings, OptimizerSettings
+
+TokenizerKind = Literal["bpe", "word", "char"]
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """How a teacher's distribution enters the loss."""
+
+    temperature: float = 1.0
+    """T, softens both distributions."""
+    soft_weight: float = 0.9
+    """w, weight of the soft targets; the hard cross-entropy has 1 - w."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.temperature <= 0:
+            raise ConfigError(f"--temperature is {self.temperature}; it must be positive")
+        if not 0 <= self.soft_weight <= 1:
+            raise ConfigError(f"--soft-weight is {self.soft_weight}; it must be in [0, 1]")
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """The rules of the adversarial game."""
+
+    prefix: int = 8
+    """Real tokens given before a continuation."""
+    length: int = 24
+    """Tokens the student writes after them."""
+    rollouts: int = 32
+    """Texts per step on each side of the discriminator."""
+    adversarial_weight: float = 0.1
+    """Weight of the adversarial loss beside the distillation loss (weight 1)."""
+    final_beta: float = 100.0
+    """Inverse Gumbel temperature at the end; it rises exponentially from about 1."""
+    discriminator_rate: float = 1e-3
+    """Peak learning rate of the discriminator (Adam, β1 0.5)."""
+    discriminator_warmup: int = 20
+    """First steps in which the adversarial loss does not yet reach the student."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.prefix < 1 or self.rollouts < 1:
+            raise ConfigError(f"refine prefix and rollouts must be ≥ 1, not {self.prefix}, {self.rollouts}")
+        if self.length < 5:
+            raise ConfigError(f"refine length is {self.length}; the widest convolution needs at least 5")
+        if self.adversarial_weight < 0 or self.final_beta < 1:
+            raise ConfigError("the refine weight must be ≥ 0 and the final inverse temperature ≥ 1")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Everything `edgetext distill` does, resolved."""
+
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """Which text, how cut and split."""
+    tokenizer: TokenizerKind = "bpe"
+    """Tokenizer kind."""
+    vocab_size: int = 2048
+    """Most token ids."""
+    teacher: str = "lstm-teacher"
+    """A preset or shape to train, or the directory of a trained teacher."""
+    student: str = "lstm-student"
+    """The student's preset or shape."""
+    teacher_steps: int = 600
+    """Optimiser steps of the teacher."""
+    distill_steps: int = 800
+    """Optimiser steps of the distillation."""
+    refine_steps: int = 150
+    """Optimiser steps of the refinement; 0 leaves it out."""
+    batch_size: int = 32
+    """Windows per step."""
+    sequence_length: int = 96
+    """T, tokens per window."""
+    accumulation: int = 1
+    """Parts a step's batch is split into."""
+    patience: int = 0
+    """Validations without gain before a training stops early; 0 never."""
+    checkpoint_every: int = 100
+    """Steps between resumable checkpoints."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the training."""
+    soft: SoftTargets = field(default_factory=SoftTargets)
+    """Soft targets."""
+    refine: RefineSettings = field(default_factory=RefineSettings)
+    """The adversarial game."""
+    teacher_rate: float = 2e-3
+    """Peak learning rate of the teacher."""
+    student_rate: float = 4e-3
+    """Peak learning rate of the distillation."""
+    refine_rate: float = 2e-4
+    """Peak learning rate of the student in the refinement."""
+    seed: int = 0
+    """Seed of initialisation, batches, dropout and noise."""
+
+    def __post_init__(self) -> None:
+        """Check what no stage checks by itself."""
+        if self.refine_steps < 0:
+            raise ConfigError(f"--refine-steps is {self.refine_steps}; 0 leaves the refinement out")
+        span = self.refine.prefix + self.refine.length
+        if self.refine_steps and span > self.sequence_length:
+            raise ConfigError(
+                f"the refinement reads {span} tokens of each window, but --sequence-length is "
+                f"{self.sequence_length}; raise it, or leave the refinement out with --refine-steps 0"
+            )
+        if self.refine_steps and self.refine.rollouts * self.accumulation > self.batch_size:
+            object.__setattr__(
+                self, "refine", replace(self.refine, rollouts=self.batch_size // self.accumulation)
+            )
+        for steps in (self.teacher_steps, self.distill_steps):
+            self.loop(steps)
+        for rate in (self.teacher_rate, self.student_rate, self.refine_rate):
+            OptimizerSettings(rate)
+
+    def loop(self, steps: int) -> LoopSettings:
+        """Loop settings of a stage of so many steps."""
+        return LoopSettings(
+            steps=steps,
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            accumulation=self.accumulation,
+            warmup_steps=max(1, min(50, steps // 10)),
+            validate_every=max(1, steps // 8),
+            patience=self.patience,
+            checkpoint_every=self.checkpoint_every,
+            precision=self.precision,
+            seed=self.seed,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain JSON values."""
+        return asdict(self)
+
+
+def fingerprint(*values: Any) -> str:
+    """SHA-256 of JSON values in canonical form: equal settings give equal fingerprints."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

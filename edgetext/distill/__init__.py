@@ -1,0 +1,1 @@
+"""Distillation: losses, tasks, and the run that takes a corpus to a student."""

@@ -1,0 +1,30 @@
+"""Errors of the training side, all below the one tree that the runtime draws.
+
+EdgetextError                (edgetext_runtime.errors)
+├── ConfigError              an option or a pair of options that cannot work (also a ValueError)
+├── CorpusError              a corpus that cannot be read or split; names file, line and remedy
+├── CheckpointError          a checkpoint or run directory that is missing, incomplete or does not fit
+└── ExportError              a model that cannot be exported, or an export that failed its checks
+"""
+
+from __future__ import annotations
+
+from edgetext_runtime.errors import EdgetextError
+
+__all__ = ["CheckpointError", "ConfigError", "CorpusError", "EdgetextError", "ExportError"]
+
+
+class ConfigError(EdgetextError, ValueError):
+    """An option, or a pair of options, that cannot work; the message names the flag to change."""
+
+
+class CorpusError(EdgetextError):
+    """A corpus that cannot be read, decoded or split; the message names file, line and remedy."""
+
+
+class CheckpointError(EdgetextError):
+    """A checkpoint or run directory that is missing, incomplete, or does not fit its configuration."""
+
+
+class ExportError(EdgetextError):
+    """A model that cannot be exported, or an export that failed its own checks."""

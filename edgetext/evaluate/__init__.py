@@ -1,0 +1,1 @@
+"""Evaluation: likelihood, n-gram measures, quality against diversity, the report."""

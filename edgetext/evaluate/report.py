@@ -1,0 +1,156 @@
+"""report.md: a run's figures, plots and samples in one page, rebuilt from its records at any time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgetext.checkpoint import read_json, write_atomic
+from edgetext.evaluate.markdown import table
+from edgetext.evaluate.plots import plot_frontier, plot_losses
+from edgetext_runtime.bundle import read_bundle
+
+REPORT_FILE = "report.md"
+
+
+def megabytes(size: int) -> str:
+    """Bytes as `1.36 MB` (10⁶ bytes)."""
+    return f"{size / 1e6:.2f} MB"
+
+
+def write_report(directory: Path, latency: str | None = None) -> Path:
+    """Write report.md and its plots from the records in a run directory; returns the report's path.
+
+    `latency` is the Markdown of a bench record, if one was made; its plot is expected at
+    plots/latency.png. Raises CheckpointError if the run is not finished.
+    """
+    result = read_json(directory / "result.json")
+    plots = directory / "plots"
+    plots.mkdir(exist_ok=True)
+    losses = plot_losses(directory, plots / "losses.png")
+    plot_frontier(result["frontier"], plots / "frontier.png")
+    parts = [
+        f"# {directory.name}",
+        _origin(directory, result),
+        "## Side by side",
+        side_by_side(result, bundles(directory)),
+        _notes(result),
+        "## Refinement",
+        _refinement(result),
+        "![Loss curves](plots/losses.png)" if losses else "",
+        "![Quality against diversity](plots/frontier.png)",
+        _sweep_table(result["frontier"]),
+        *(["## Latency", latency] if latency else []),
+        "![Latency](plots/latency.png)" if (plots / "latency.png").exists() else "",
+        "## Samples",
+        f"The {result['student']} student, from the start of a document, temperature 0.7, not chosen:",
+        *("```text\n" + text.strip().replace("```", "'''") + "\n```" for text in result["samples"]),
+    ]
+    path = directory / REPORT_FILE
+    write_atomic(path, ("\n\n".join(part for part in parts if part) + "\n").encode())
+    return path
+
+
+def bundles(directory: Path) -> list[dict[str, Any]]:
+    """Facts of the bundles (.etx) in a run directory: name, precision, bytes, quality record."""
+    found = []
+    for path in sorted(directory.glob("*.etx")):
+        bundle = read_bundle(path)
+        found.append(
+            {
+                "name": path.name,
+                "precision": bundle.manifest.precision,
+                "bytes": path.stat().st_size,
+                "parameters": bundle.manifest.parameters,
+                "quality": json.loads(bundle.members["quality.json"]),
+            }
+        )
+    return found
+
+
+def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
+    """Markdown tables of a run's models and, if there are any, its bundles."""
+    models = table(
+        ("model", "kind", "params", "size", "valid ppl", "test ppl", "kept", "agree", "torch tok/s"),
+        [
+            (
+                f"{row['name']}{' (student)' if row['name'] == result['student'] else ''}",
+                row["kind"],
+                f"{row['parameters']:,}",
+                megabytes(row["fp32_bytes"]),
+                f"{row['valid_perplexity']:.2f}",
+                f"{row['test_perplexity']:.2f}",
+                f"{row['quality_kept']:.1%}",
+                f"{row['agreement']:.1%}",
+                f"{row['torch_tokens_per_second']:,.0f}",
+            )
+            for row in result["models"]
+        ],
+        text_columns=2,
+    )
+    if not exported:
+        return models
+    qualities = [bundle["quality"] for bundle in exported]
+    return f"{models}\n\n" + table(
+        ("bundle", "precision", "size", "test ppl in torch", "exported", "change", "argmax flips"),
+        [
+            (
+                bundle["name"],
+                bundle["precision"],
+                megabytes(bundle["bytes"]),
+                f"{quality['perplexity']['fp32']:.2f}",
+                f"{quality['perplexity']['exported']:.2f}",
+                f"{quality['perplexity_increase']:+.2%}",
+                f"{quality['flip_rate']['prompt']:.2%}",
+            )
+            for bundle, quality in zip(exported, qualities, strict=True)
+        ],
+        text_columns=2,
+    )
+
+
+def _origin(directory: Path, result: dict[str, Any]) -> str:
+    """Where the text came from and where the figures were made."""
+    corpus, config = read_json(directory / "corpus.json"), read_json(directory / "config.json")
+    machine = result["machine"]
+    return (
+        f"Corpus `{corpus['source']}` ({corpus['documents']:,} documents, "
+        f"{corpus['characters']:,} characters, licence {corpus['licence']}), {corpus['tokenizer']['kind']} tokenizer with "
+        f"{corpus['tokenizer']['vocab_size']:,} ids, seed {config['seed']}. Figures {result['label']} on "
+        f"{machine['processor']}, {machine['cores']} cores."
+    )
+
+
+def _notes(result: dict[str, Any]) -> str:
+    """How the columns were got."""
+    protocol = result["protocol"]
+    return (
+        f"Perplexity: windows of {protocol['window']} tokens, fresh state, {protocol['tokens']['test']:,} "
+        f"test tokens. Kept: the teacher's test perplexity over the model's. Agree: share of "
+        f"test positions with the teacher's most likely token. Torch tok/s: greedy decoding in torch, "
+        f"batch 1; the exported bundle is measured under Latency."
+    )
+
+
+def _refinement(result: dict[str, Any]) -> str:
+    """The referee's verdict in words."""
+    verdict = result["refinement"]
+    if verdict is None:
+        return "Left out in this run."
+    return (
+        f"The referee {verdict['reason']}. Changes are refined minus distilled, mean over "
+        f"{len(verdict['incumbent'])} sample sets ± standard error, temperature 1, on the validation split."
+    )
+
+
+def _sweep_table(frontier: dict[str, Any]) -> str:
+    """Temperature sweeps as a table."""
+    rows = [
+        (name, f"{p['temperature']:g}", f"{p['lm_score']:.3f}", f"{p['reverse_lm_score']:.3f}")
+        for name, points in frontier["sweeps"].items()
+        for p in points
+    ]
+    people = frontier["people"]
+    rows.append(("people", "–", f"{people['lm_score']:.3f}", f"{people['reverse_lm_score']:.3f}"))
+    return table(("model", "temperature", "LM score", "reverse-LM score"), rows)

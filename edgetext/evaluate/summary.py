@@ -1,0 +1,118 @@
+"""The final figures of a run: teacher, distilled and refined student side by side, each measured once."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetext.checkpoint import load_model, read_json, write_json
+from edgetext.evaluate.frontier import Referee, Verdict
+from edgetext.evaluate.likelihood import WINDOW, agreement, decode_speed, likelihood
+from edgetext.models.base import GeneratorModel, sample_tokens
+from edgetext.training.data import consecutive_windows
+from edgetext_runtime.tokenizer import Tokenizer
+
+RESULT_FILE = "result.json"
+TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
+"""Temperatures of the sweep."""
+SWEEP_SEED = 11
+"""Seed of the sweep's samples; the referee's verdict uses others."""
+EVALUATION_TOKENS = 100_000
+"""Most tokens of a split that the final perplexities read; the number read is in the record."""
+
+
+def summarise(
+    directory: Path,
+    train: NDArray[np.unsignedinteger],
+    valid: NDArray[np.unsignedinteger],
+    test: NDArray[np.unsignedinteger],
+    verdict: Verdict | None,
+    say: Callable[[str], object],
+) -> dict[str, Any]:
+    """Measure every model of a run and write result.json; returns what it holds."""
+    say("measuring: perplexity, agreement, speed, quality against diversity")
+    models = {
+        name: load_model(directory / name)
+        for name in ("teacher", "distilled", "refined")
+        if (directory / name / "model.safetensors").exists() and (name != "refined" or verdict)
+    }
+    splits = {
+        name: consecutive_windows(stream, WINDOW, 32, EVALUATION_TOKENS)
+        for name, stream in (("valid", valid), ("test", test))
+    }
+    rows: list[dict[str, Any]] = []
+    for name, model in models.items():
+        measured = {split: likelihood(model, windows) for split, windows in splits.items()}
+        rows.append(
+            {
+                "name": name,
+                "kind": model.config.kind,
+                "parameters": model.parameters_count(),
+                "fp32_bytes": (directory / name / "model.safetensors").stat().st_size,
+                "valid_perplexity": measured["valid"].perplexity,
+                "test_perplexity": measured["test"].perplexity,
+                "quality_kept": rows[0]["test_perplexity"] / measured["test"].perplexity if rows else 1.0,
+                "agreement": agreement(model, models["teacher"], splits["test"]),
+                "torch_tokens_per_second": decode_speed(model),
+                "seconds": _stage_seconds(directory / name),
+            }
+        )
+    accepted = "refined" if verdict is not None and verdict.accepted else "distilled"
+    referee = Referee(train, test, models["teacher"].config.vocab_size)
+    result = {
+        "label": "measured",
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()},
+        "protocol": {
+            "window": WINDOW,
+            "tokens": {name: sum(int(m.sum()) for _, m in windows) for name, windows in splits.items()},
+        },
+        "student": accepted,
+        "models": rows,
+        "refinement": None if verdict is None else asdict(verdict),
+        "frontier": _frontier(referee, models),
+        "samples": _samples(directory, models[accepted]),
+    }
+    write_json(directory / RESULT_FILE, result)
+    return result
+
+
+def _frontier(referee: Referee, models: dict[str, GeneratorModel]) -> dict[str, Any]:
+    """Temperature sweeps of every model, and the human row, on the test split."""
+    sweeps = {
+        name: [{"temperature": t, **vars(referee.judge_model(model, SWEEP_SEED, t))} for t in TEMPERATURES]
+        for name, model in models.items()
+    }
+    return {
+        "texts": referee.texts,
+        "people": vars(referee.judge_people()),
+        "sweeps": sweeps,
+    }
+
+
+def _samples(directory: Path, model: GeneratorModel, count: int = 3) -> list[str]:
+    """A few texts of the student, from the start of a document, temperature 0.7."""
+    tokenizer = Tokenizer.from_json((directory / "tokenizer.json").read_bytes())
+    texts = sample_tokens(model, 4 * count, 80, seed=SWEEP_SEED, temperature=0.7)
+    return [tokenizer.decode(text) for text in texts if text][:count]
+
+
+def _stage_seconds(directory: Path) -> float | None:
+    path = directory / "stage.json"
+    return round(read_json(path)["seconds"], 1) if path.exists() else None
+
+
+def processor() -> str:
+    """The CPU's model name, as far as the system tells."""
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,138 @@
+"""The shape of a generator: one frozen dataclass for both kinds. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from edgetext.errors import ConfigError
+
+Kind = Literal["lstm", "transformer"]
+KINDS: tuple[Kind, ...] = ("lstm", "transformer")
+INT8_BLOCKS = (128, 64, 32, 16)
+"""Block sizes of 8-bit quantisation, largest first."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes a generator's parameters and their shapes."""
+
+    kind: Kind
+    """``lstm`` or ``transformer`` (decoder-only: pre-RMSNorm, rotary, grouped-query attention, SwiGLU)."""
+    vocab_size: int
+    """V, number of token ids."""
+    embedding: int
+    """E, width of a token embedding. A Transformer has E == H."""
+    hidden: int
+    """H, width of the recurrent state or of the residual stream."""
+    layers: int
+    """L, number of layers."""
+    heads: int = 0
+    """Query heads (Transformer only)."""
+    kv_heads: int = 0
+    """Key/value heads, a divisor of `heads` (Transformer only)."""
+    ffn: int = 0
+    """F, inner width of the SwiGLU feed-forward (Transformer only)."""
+    context: int = 0
+    """C, most tokens a Transformer can attend to; 0 for an LSTM, whose context has no limit."""
+    tied: bool = False
+    """Whether the output layer shares the embedding matrix."""
+    dropout: float = 0.0
+    """Dropout probability in training, on embeddings and between layers."""
+    rope_theta: float = 10000.0
+    """Base of the rotary frequencies (Transformer only)."""
+    norm_eps: float = 1e-5
+    """Epsilon of RMSNorm (Transformer only)."""
+
+    def __post_init__(self) -> None:
+        """Check every field and every pair of fields that must agree."""
+        if self.kind not in KINDS:
+            raise ConfigError(f"model kind {self.kind!r} is unknown; use one of {', '.join(KINDS)}")
+        for name in ("vocab_size", "embedding", "hidden", "layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model {name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"model dropout is {self.dropout}; it must be in [0, 1)")
+        if self.kind == "transformer":
+            self._check_transformer()
+
+    def _check_transformer(self) -> None:
+        if self.embedding != self.hidden:
+            raise ConfigError(
+                f"a transformer has embedding == hidden, not {self.embedding} and {self.hidden}"
+            )
+        if self.heads < 1 or self.hidden % self.heads:
+            raise ConfigError(f"transformer hidden {self.hidden} must be a multiple of heads ({self.heads})")
+        if (self.hidden // self.heads) % 2:
+            raise ConfigError(
+                f"transformer head size {self.hidden // self.heads} must be even (rotary pairs)"
+            )
+        if self.kv_heads < 1 or self.heads % self.kv_heads:
+            raise ConfigError(
+                f"transformer heads {self.heads} must be a multiple of kv_heads ({self.kv_heads})"
+            )
+        if self.ffn < 1 or self.context < 2:
+            raise ConfigError(
+                f"a transformer needs ffn ≥ 1 and context ≥ 2, not {self.ffn} and {self.context}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """D, width of one attention head; 0 for an LSTM."""
+        return self.hidden // self.heads if self.heads else 0
+
+    def parameters(self) -> int:
+        """Number of trainable parameters, from the shapes alone."""
+        V, E, H, L = self.vocab_size, self.embedding, self.hidden, self.layers
+        embeddings = V * E * (1 if self.tied else 2)
+        if self.kind == "lstm":
+            cells = sum(4 * H * ((E if layer == 0 else H) + H) + 8 * H for layer in range(L))
+            projection = (H * E + E) if H != E else 0
+            return embeddings + V + cells + projection
+        D = self.head_dim
+        attention = H * (self.heads + 2 * self.kv_heads) * D + self.heads * D * H
+        return embeddings + L * (attention + 3 * H * self.ffn + 2 * H) + H
+
+    def int8_bytes(self) -> int:
+        """Bytes of the weights as exported with 8-bit integers: matrices at one byte and their scales.
+
+        Matrix products have a float32 scale per block of a row (`INT8_BLOCKS`: the largest that divides the
+        width), LSTM gates one per column; biases and norms stay float32.
+        """
+
+        def blocks(rows: int, width: int) -> int:
+            block = next((size for size in INT8_BLOCKS if width % size == 0), 32)
+            count = -(-width // block)
+            return rows * count * (block + 4)
+
+        V, E, H, L = self.vocab_size, self.embedding, self.hidden, self.layers
+        embeddings = blocks(V, E) * (1 if self.tied else 2)
+        if self.kind == "lstm":
+            cells = sum(4 * H * ((E if layer == 0 else H) + H) + 4 * (16 * H) for layer in range(L))
+            projection = (blocks(E, H) + 4 * E) if H != E else 0
+            return embeddings + 4 * V + cells + projection
+        D = self.head_dim
+        attention = blocks((self.heads + 2 * self.kv_heads) * D, H) + blocks(H, self.heads * D)
+        ffn = blocks(2 * self.ffn, H) + blocks(H, self.ffn)
+        rotary = 2 * self.context * (D // 2) * 4
+        return embeddings + L * (attention + ffn + 8 * H) + 4 * H + rotary
+
+    def with_vocab(self, vocab_size: int) -> ModelConfig:
+        """Return the same shape for another vocabulary size."""
+        return replace(self, vocab_size=vocab_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Build from JSON values. Raises ConfigError on unknown or missing fields."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"model configuration has unknown fields: {', '.join(unknown)}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"model configuration is incomplete: {error}") from error

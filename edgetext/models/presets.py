@@ -1,0 +1,78 @@
+"""Named shapes, and the small language in which any other shape can be given. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+from edgetext.errors import ConfigError
+from edgetext.models.config import KINDS, ModelConfig
+
+REFERENCE_VOCABULARY = 2048
+"""Vocabulary size for which `edgetext presets` prints its figures; the default of `edgetext distill`."""
+
+
+def _lstm(embedding: int, hidden: int, layers: int, *, tied: bool, dropout: float) -> ModelConfig:
+    return ModelConfig("lstm", REFERENCE_VOCABULARY, embedding, hidden, layers, tied=tied, dropout=dropout)
+
+
+def _transformer(
+    hidden: int, layers: int, heads: int, kv_heads: int, ffn: int, dropout: float
+) -> ModelConfig:
+    return ModelConfig(
+        "transformer",
+        REFERENCE_VOCABULARY,
+        hidden,
+        hidden,
+        layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        ffn=ffn,
+        context=256,
+        tied=True,
+        dropout=dropout,
+    )
+
+
+PRESETS: dict[str, tuple[ModelConfig, str]] = {
+    "lstm-teacher": (_lstm(512, 768, 2, tied=False, dropout=0.2), "default teacher"),
+    "lstm-teacher-small": (_lstm(384, 512, 1, tied=False, dropout=0.3), "teacher for small corpora"),
+    "lstm-student": (_lstm(192, 384, 1, tied=True, dropout=0.0), "default student"),
+    "lstm-student-small": (_lstm(96, 192, 1, tied=True, dropout=0.0), "a third of a megabyte"),
+    "transformer-teacher": (_transformer(384, 6, 6, 6, 1024, 0.1), "Transformer teacher"),
+    "transformer-student": (_transformer(160, 4, 5, 1, 448, 0.0), "Transformer student"),
+    "transformer-student-small": (_transformer(96, 3, 3, 1, 256, 0.0), "a third of a megabyte"),
+}
+"""Name → (shape at the reference vocabulary, what it is for)."""
+
+
+def resolve_model(text: str, vocab_size: int) -> ModelConfig:
+    """Return the shape that `text` names: a preset, fields changed after commas, or a kind with all fields.
+
+    Examples: ``lstm-student``, ``lstm-student,hidden=256,dropout=0.1``,
+    ``lstm,embedding=128,hidden=256,layers=2,tied=true``. Raises ConfigError naming what is not understood.
+    """
+    name, *changes = [part.strip() for part in text.split(",")]
+    values = dict(_change(change, text) for change in changes)
+    if name in PRESETS:
+        return replace(PRESETS[name][0].with_vocab(vocab_size), **values)
+    if name in KINDS:
+        if name == "transformer" and "hidden" in values:
+            values.setdefault("embedding", values["hidden"])
+        return ModelConfig.from_dict({"kind": name, "vocab_size": vocab_size, **values})
+    known = ", ".join([*PRESETS, *KINDS])
+    raise ConfigError(f"{name!r} is not a model preset; known are {known} (see `edgetext presets`)")
+
+
+def _change(text: str, whole: str) -> tuple[str, Any]:
+    """Read one ``field=value``."""
+    types = {f.name: f.type for f in fields(ModelConfig) if f.name not in ("kind", "vocab_size")}
+    field, equals, value = text.partition("=")
+    if not equals or field not in types:
+        raise ConfigError(f"in model {whole!r}: {text!r} is not FIELD=VALUE with one of {', '.join(types)}")
+    try:
+        if types[field] == "bool":
+            return field, {"true": True, "false": False}[value.lower()]
+        return field, (float if types[field] == "float" else int)(value)
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"in model {whole!r}: {value!r} is not a valid {field}") from error

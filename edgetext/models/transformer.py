@@ -1,0 +1,145 @@
+"""Decoder-only Transformer: pre-RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgetext.models.base import GeneratorModel, Output, State
+from edgetext.models.config import ModelConfig
+
+
+def rotary_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine tables [length, D/2] of rotary embedding (Su et al. 2021)."""
+    frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)  # [D/2]
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency[None, :]  # [length, D/2]
+    return angle.cos().float(), angle.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply rotary positions to x [B,heads,T,D]; the two halves of D form the pairs."""
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # [T, D/2]
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention (Ainslie et al. 2023) with one packed Q/K/V projection."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.qkv = nn.Linear(config.hidden, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=False)
+        self.output = nn.Linear(self.heads * self.head_dim, config.hidden, bias=False)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attend x [B,T,H] to itself and the past; returns the mix [B,T,H] and all keys, values [B,K,·,D]."""
+        B, T, _ = x.shape
+        heads, K, D = self.heads, self.kv_heads, self.head_dim
+        q, k, v = self.qkv(x).split([heads * D, K * D, K * D], dim=-1)
+        q = rotate(q.view(B, T, heads, D).transpose(1, 2), cos, sin)  # [B,heads,T,D]
+        k = rotate(k.view(B, T, K, D).transpose(1, 2), cos, sin)  # [B,K,T,D]
+        v = v.view(B, T, K, D).transpose(1, 2)  # [B,K,T,D]
+        mask = None
+        if past is not None:
+            P = past[0].shape[2]
+            k = torch.cat([past[0].to(k.dtype), k], dim=2)
+            v = torch.cat([past[1].to(v.dtype), v], dim=2)
+            mask = torch.ones(T, P + T, dtype=torch.bool, device=x.device).tril(P)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=heads != K
+        )  # [B,heads,T,D]
+        return self.output(mixed.transpose(1, 2).reshape(B, T, heads * D)), k, v
+
+
+class FeedForward(nn.Module):
+    """SwiGLU feed-forward (Shazeer 2020) with gate and up projections in one matrix."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.hidden, 2 * config.ffn, bias=False)
+        self.down = nn.Linear(config.ffn, config.hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B,T,H] to [B,T,H]."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """One pre-norm residual block."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.ffn_norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        self.ffn = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Map [B,T,H] to [B,T,H]; also returns this block's keys and values."""
+        mixed, k, v = self.attention(self.attention_norm(x), cos, sin, past)
+        x = x + self.dropout(mixed)
+        return x + self.dropout(self.ffn(self.ffn_norm(x))), k, v
+
+
+class TransformerGenerator(GeneratorModel):
+    """Llama-shaped generator with a key/value cache as its state."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden)
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
+        self.norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        self.head = nn.Linear(config.hidden, config.vocab_size, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        cos, sin = rotary_tables(config.context, config.head_dim, config.rope_theta)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self._initialise()
+        if config.tied:
+            self.head.weight = self.embedding.weight
+
+    def _initialise(self) -> None:
+        """Normal(0, 0.02), residual outputs scaled by 1/sqrt(2L) (Radford et al. 2019)."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+        scale = (2 * self.config.layers) ** -0.5
+        for name, parameter in self.named_parameters():
+            if name.endswith(("attention.output.weight", "ffn.down.weight")):
+                parameter.data.mul_(scale)
+
+    def forward(
+        self,
+        tokens: Tensor | None,
+        state: State | None = None,
+        *,
+        embeddings: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> Output:
+        """See `GeneratorModel.forward`. Raises ValueError past the context length."""
+        x = self.dropout(self.embed(tokens, embeddings, condition))  # [B,T,H]
+        start = 0 if state is None else state[0].shape[2]
+        end = start + x.shape[1]
+        if end > self.config.context:
+            raise ValueError(f"{end} tokens exceed the context of {self.config.context}")
+        cos, sin = self.cos[start:end], self.sin[start:end]
+        hidden = [x]
+        new_state: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
+            past = None if state is None else (state[2 * index], state[2 * index + 1])
+            x, k, v = block(x, cos, sin, past)
+            new_state += [k, v]
+            hidden.append(x)
+        return Output(self.head(self.norm(x)), tuple(hidden), tuple(new_state))

@@ -1,0 +1,1 @@
+"""One loop for all trainings, on accelerate."""

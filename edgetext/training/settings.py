@@ -1,0 +1,76 @@
+"""Settings shared by every training. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgetext.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW (Loshchilov & Hutter 2019) with warm-up, cosine decay and clipping."""
+
+    learning_rate: float = 2e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay, on matrices only (never on biases, norms and embeddings)."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.99
+    """Decay of the second moment."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning rate is {self.learning_rate}; it must be positive")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ConfigError(f"AdamW betas are {self.beta1}, {self.beta2}; both must be in [0, 1)")
+        if self.clip_norm <= 0:
+            raise ConfigError(f"clip norm is {self.clip_norm}; it must be positive")
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how a training runs."""
+
+    steps: int
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Windows per optimiser step, over all processes and accumulation parts."""
+    sequence_length: int = 96
+    """T, tokens predicted per window."""
+    accumulation: int = 1
+    """Parts into which a step's batch is split to save memory; the result is the same."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up."""
+    final_rate: float = 0.05
+    """Learning rate at the end of the cosine, as a share of the peak."""
+    validate_every: int = 100
+    """Steps between validations."""
+    patience: int = 0
+    """Validations without a better score before stopping early; 0 never stops early."""
+    checkpoint_every: int = 100
+    """Steps between resumable checkpoints."""
+    precision: Precision = "auto"
+    """``bf16``, ``fp32``, or ``auto``: bf16 where the device computes it natively, else fp32."""
+    seed: int = 0
+    """Seed of everything random in this training."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges and the pairs."""
+        for name in ("steps", "batch_size", "sequence_length", "accumulation", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.checkpoint_every < 1:
+            raise ConfigError(f"checkpoint_every is {self.checkpoint_every}; it must be at least 1")
+        if self.batch_size % self.accumulation:
+            raise ConfigError(
+                f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}; "
+                f"change one of them"
+            )

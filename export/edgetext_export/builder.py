@@ -1,0 +1,121 @@
+"""A thin builder for ONNX graphs: nodes in order, names made unique, constants stored once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgetext.errors import ExportError
+
+OPSET = 21
+"""Version of the standard operators. Opset 21 with IR 10 is read by onnxruntime 1.18 and everything later."""
+IR_VERSION = 10
+MICROSOFT = "com.microsoft"
+"""Domain of onnxruntime's own operators."""
+ORT_FLOOR = "1.23"
+"""Oldest onnxruntime with every kernel used here; the last to come was 8-bit MatMulNBits on ARM64."""
+MAX_MODEL_BYTES = 2**31 - 1
+"""Largest protobuf; weights are inline, so also the largest model."""
+
+FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
+_NOT_IN_STANDARD = {"SimplifiedLayerNormalization"}
+"""Operators that onnxruntime registers in the standard domain though the standard does not have them."""
+
+
+class GraphBuilder:
+    """Collects nodes, constants, inputs and outputs, and serialises them as one model."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+        """Declare a graph input; returns its name."""
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+        return name
+
+    def output(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+        """Declare a graph output (some node must produce it); returns its name."""
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+        return name
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Store an initialiser under `name`, once: asking again for the same name returns the first."""
+        if name not in self._constants:
+            # Not ascontiguousarray: that would turn a scalar into a vector.
+            self._constants[name] = numpy_helper.from_array(np.array(value, order="C"), name)
+        return name
+
+    def scalar(self, value: int | float, dtype: type[np.generic]) -> str:
+        """Return a shared scalar constant of the given numpy type."""
+        return self.constant(f"const.{dtype.__name__}.{value}", np.array(value, dtype))
+
+    def ints(self, *values: int) -> str:
+        """Return a shared int64 vector constant (axes, shapes, indices)."""
+        return self.constant("const.axes." + "_".join(map(str, values)), np.array(values, np.int64))
+
+    def node(
+        self, operator: str, inputs: Sequence[str], output: str = "", domain: str = "", **attributes: Any
+    ) -> str:
+        """Append a node with one output and return that output's name (made up unless given)."""
+        return self.nodes(operator, inputs, [output or self._fresh(operator)], domain, **attributes)[0]
+
+    def nodes(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        domain: str = "",
+        **attributes: Any,
+    ) -> tuple[str, ...]:
+        """Append a node with several named outputs (an empty name is an output not wanted)."""
+        name = f"{len(self._nodes)}.{operator}"
+        self._nodes.append(
+            helper.make_node(operator, list(inputs), list(outputs), name=name, domain=domain, **attributes)
+        )
+        return tuple(outputs)
+
+    def build(self, name: str, metadata: Mapping[str, str]) -> bytes:
+        """Check the graph and serialise it. Raises ExportError if it is invalid or too large for one file."""
+        opsets = [helper.make_opsetid("", OPSET)]
+        if any(node.domain == MICROSOFT for node in self._nodes):
+            opsets.append(helper.make_opsetid(MICROSOFT, 1))
+        graph = helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, list(self._constants.values())
+        )
+        model = helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edgetext", producer_version=""
+        )
+        helper.set_model_props(model, dict(metadata))
+        size = model.ByteSize()
+        if size > MAX_MODEL_BYTES:
+            raise ExportError(
+                f"the model takes {size:,} bytes; a bundle keeps weights inline, below {MAX_MODEL_BYTES:,}: "
+                f"export with --int8 or use a smaller student"
+            )
+        _check(model)
+        return model.SerializeToString(deterministic=True)
+
+    def _fresh(self, operator: str) -> str:
+        return f"{operator.lower()}.{len(self._nodes)}"
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """Run onnx's checker, which skips operators of foreign domains but not unknown standard ones."""
+    foreign = [node for node in model.graph.node if not node.domain and node.op_type in _NOT_IN_STANDARD]
+    for node in foreign:
+        node.domain = MICROSOFT
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+    finally:
+        for node in foreign:
+            node.domain = ""

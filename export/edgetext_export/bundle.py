@@ -1,0 +1,200 @@
+"""From a run directory to a verified bundle, top to bottom."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetext import __version__
+from edgetext.errors import ExportError
+from edgetext.models import ModelConfig
+from edgetext_export.builder import OPSET, ORT_FLOOR
+from edgetext_export.card import write_card
+from edgetext_export.golden import record_golden, replay
+from edgetext_export.graph import Precision, StepGraph, build_step_graph
+from edgetext_export.parity import Parity, check_parity, measure_parity
+from edgetext_export.source import Source, read_source
+from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
+from edgetext_runtime.errors import BundleError, EdgetextError
+from edgetext_runtime.generator import Generator
+from edgetext_runtime.sampling import GenerationDefaults
+
+QUALITY_TOKENS = 20_000
+"""Test tokens that the quality record is measured on, at most."""
+VERIFIED_THREADS = (1, 2)
+"""Thread counts at which the written file must give its golden tokens."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export made, and how good it is."""
+
+    path: Path
+    """The bundle."""
+    precision: Precision
+    parameters: int
+    bundle_bytes: int
+    """Size of the file."""
+    model_bytes: int
+    """Size of model.onnx in it."""
+    quality: Parity
+    golden_cases: int
+    """Cases replayed from the written file, at each of `VERIFIED_THREADS`."""
+    seconds: float
+    """Wall time of the export."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {
+            "path": str(self.path),
+            "precision": self.precision,
+            "parameters": self.parameters,
+            "bundle_bytes": self.bundle_bytes,
+            "model_bytes": self.model_bytes,
+            "quality": self.quality.to_dict(),
+            "golden_cases": self.golden_cases,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def export_run(
+    run_dir: str | Path,
+    output: str | Path | None = None,
+    precision: Precision = "int8",
+    force: bool = False,
+    *,
+    quality_tokens: int = QUALITY_TOKENS,
+    generation: GenerationDefaults | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExportReport:
+    """Export the accepted student of a run as a bundle; write it only once it has passed its checks.
+
+    The graph is built from the checkpoint, compared with torch on the test split, put together with its
+    tokenizer and records, then read back from disk to replay its golden tokens at one and two threads.
+
+    Args:
+        run_dir: directory made by `edgetext distill`.
+        output: path of the bundle; default: `student-PRECISION.etx` in the run directory.
+        precision: "int8" or "fp32".
+        force: replace an existing output.
+        quality_tokens: most test tokens for the quality record.
+        generation: sampling the bundle uses when nothing is asked for; default: plain sampling.
+        progress: called with (tokens compared, tokens in all).
+
+    Raises:
+        ExportError: if the run's parts do not fit, a weight is not finite, the graph fails its checks, or the
+            output exists or cannot be written.
+        CheckpointError: if the run has no finished student, or a file of it is damaged.
+    """
+    started = time.perf_counter()
+    run_dir = Path(run_dir)
+    path = Path(output) if output is not None else run_dir / f"student-{precision}.etx"
+    if quality_tokens < 1:
+        raise ExportError(f"quality_tokens is {quality_tokens}; it must be at least 1 (--tokens)")
+    source = read_source(run_dir)
+    _check_output(path, force)
+    config = source.model.config
+    graph = build_step_graph(config, source.weights(), precision)
+    manifest = _manifest(source, config, graph)
+    defaults = generation or GenerationDefaults()
+    members = {
+        "model.onnx": graph.model,
+        "tokenizer.json": source.tokenizer_json,
+        "generation.json": _json(asdict(defaults.sampling) | {"max_new_tokens": defaults.max_new_tokens}),
+        "golden.json": _json({"cases": []}),
+    }
+    generator = Generator(Bundle(manifest, members, ""), threads=1)
+    quality = measure_parity(
+        source.model, generator.session, source.stream, limit=quality_tokens, progress=progress
+    )
+    check_parity(quality, precision)
+    members["quality.json"] = _json(quality.to_dict())
+    members["golden.json"] = record_golden(generator, source.stream)
+    cases = json.loads(members["golden.json"])["cases"]
+    card = write_card(manifest, quality.to_dict(), len(graph.model), cases[0]["prompt"])
+    members["CARD.md"] = card.encode()
+    _write_verified(path, manifest, members)
+    return ExportReport(
+        path=path,
+        precision=precision,
+        parameters=manifest.parameters,
+        bundle_bytes=path.stat().st_size,
+        model_bytes=len(graph.model),
+        quality=quality,
+        golden_cases=len(cases),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _manifest(source: Source, config: ModelConfig, graph: StepGraph) -> Manifest:
+    tokenizer = source.tokenizer
+    return Manifest(
+        name=source.name,
+        created_by=f"edgetext {__version__}",
+        architecture=config.kind,
+        config=config.to_dict(),
+        precision=graph.precision,
+        quantisation=graph.quantisation,
+        parameters=config.parameters(),
+        vocab_size=config.vocab_size,
+        context_length=config.context or None,
+        special_tokens={"eos": tokenizer.eos_id, "pad": tokenizer.pad_id, "unk": tokenizer.unk_id},
+        opset=OPSET,
+        ort_floor=ORT_FLOOR,
+        state=graph.state,
+        provenance=source.provenance,
+        licence=str(source.corpus.get("licence") or "not stated"),
+    )
+
+
+def _check_output(path: Path, force: bool) -> None:
+    """Refuse an output that could not be written, before minutes go into making it."""
+    if path.is_dir():
+        raise ExportError(
+            f"{path} is a directory; give the path of a file, such as {path / 'model.etx'} (-o)"
+        )
+    if path.exists() and not force:
+        raise ExportError(f"{path} exists already; replace it with --force, or choose another path with -o")
+    if not path.parent.is_dir():
+        raise ExportError(f"{path.parent} is not a directory; make it first, or choose another path with -o")
+    if not os.access(path.parent, os.W_OK):
+        raise ExportError(f"{path.parent} cannot be written to; choose another path with -o")
+
+
+def _write_verified(path: Path, manifest: Manifest, members: dict[str, bytes]) -> None:
+    """Write beside the output, read that back, replay its golden tokens, and only then give it its name."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        try:
+            write_bundle(draft, manifest, members, force=True)
+            bundle = read_bundle(draft)
+            for threads in VERIFIED_THREADS:
+                _check_replay(Generator(bundle, threads=threads), threads)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except ExportError:
+        raise
+    except (BundleError, OSError) as error:
+        raise ExportError(f"{path} could not be written: {error}") from error
+    except EdgetextError as error:
+        raise ExportError(f"the written bundle does not run: {error}") from error
+
+
+def _check_replay(generator: Generator, threads: int) -> None:
+    for number, result in enumerate(replay(generator)):
+        if not result.equal:
+            raise ExportError(
+                f"golden case {number} gives other tokens when read back with {threads} threads "
+                f"(first at token {result.first_difference}): onnxruntime is not "
+                f"deterministic here; please report this"
+            )
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()

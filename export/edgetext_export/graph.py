@@ -1,0 +1,95 @@
+"""The step graph: tokens and state in; logits where asked for, the sampled token and the new state out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from edgetext.errors import ExportError
+from edgetext.models import ModelConfig
+from edgetext_export.builder import FLOAT, INT64, GraphBuilder
+from edgetext_export.layers import FloatLayers, Int8Layers, Layers
+from edgetext_export.lstm import add_lstm, lstm_shapes, lstm_state
+from edgetext_export.quantize import FloatArray, check_finite
+from edgetext_export.sampling import add_sampling, declare_sampling_inputs
+from edgetext_export.transformer import PAST_LENGTH, add_transformer, transformer_shapes, transformer_state
+from edgetext_runtime.bundle import StateTensor
+
+Precision = Literal["int8", "fp32"]
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """An exported model and what a manifest must say about it."""
+
+    model: bytes
+    """The serialised ONNX model, weights inline."""
+    precision: Precision
+    """Of the weights and products; activations between operators are float32 in both."""
+    state: tuple[StateTensor, ...]
+    """Tensors carried from call to call."""
+    quantisation: Mapping[str, Any]
+    """The recipe, per tensor."""
+
+
+def build_step_graph(
+    config: ModelConfig, weights: Mapping[str, FloatArray], precision: Precision
+) -> StepGraph:
+    """Write the step graph of a generator.
+
+    One graph serves prompt and decode: `tokens` [B,T] int64, `positions` [n] int64 (time indices whose logits
+    are wanted; the last is sampled from), the sampling inputs, `past_length` [1] for a Transformer, and the
+    past state; out come `next_token` [B,1], `logits` [B,n,V] and the present state.
+
+    Args:
+        config: shape of the generator.
+        weights: float32 arrays under the names of the checkpoint; a tied model has no `head.weight`.
+        precision: "int8" or "fp32".
+
+    Raises:
+        ExportError: for an unknown precision, weights that are missing, of a wrong shape or not finite, or a
+            model too large for one file.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
+    recurrent = config.kind == "lstm"
+    checked = _check_weights(lstm_shapes(config) if recurrent else transformer_shapes(config), weights)
+    state = lstm_state(config) if recurrent else transformer_state(config)
+    g = GraphBuilder()
+    layers: Layers = Int8Layers(g) if precision == "int8" else FloatLayers(g)
+    g.input("tokens", INT64, ["batch", "time"])
+    g.input("positions", INT64, ["n"])
+    declare_sampling_inputs(g)
+    if not recurrent:
+        g.input(PAST_LENGTH, INT64, [1])
+    for entry in state:
+        g.input(entry.input, FLOAT, entry.shape)
+    logits = (add_lstm if recurrent else add_transformer)(g, layers, config, checked)
+    add_sampling(g, logits)
+    for entry in state:
+        g.output(entry.output, FLOAT, entry.shape)
+    model = g.build(f"edgetext-{config.kind}", {"edgetext.graph": "step-1", "edgetext.precision": precision})
+    return StepGraph(model, precision, state, layers.recipe())
+
+
+def _check_weights(
+    shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """Return the weights a graph needs, float32 and checked against the expected shapes."""
+    checked = {}
+    for name, shape in shapes.items():
+        if name not in weights:
+            raise ExportError(
+                f"weight {name} is missing from the checkpoint; has the training of this model finished?"
+            )
+        if weights[name].shape != shape:
+            raise ExportError(
+                f"weight {name} has shape {list(weights[name].shape)}, its configuration says {list(shape)}"
+            )
+        check_finite(name, weights[name])
+        checked[name] = np.asarray(weights[name], np.float32)
+    return checked

@@ -1,0 +1,207 @@
+"""Does the exported graph say what the torch model says? Perplexity, argmax flips, logit errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetext.errors import ExportError
+from edgetext_runtime.sampling import SamplingParams
+from edgetext_runtime.session import StepSession
+
+if TYPE_CHECKING:
+    from edgetext.models.base import GeneratorModel
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+TokenStream = NDArray[np.unsignedinteger[Any]]
+
+WINDOW = 128
+"""T of the perplexity protocol: consecutive windows of T targets, a fresh state for each."""
+FP32_TOLERANCE = 1e-3
+"""Largest logit difference between torch and an fp32 graph that counts as the same model."""
+PERPLEXITY_TOLERANCE = 0.05
+"""Largest relative increase of perplexity with which a quantised model is still written."""
+_GREEDY = SamplingParams(temperature=0)
+_UNIFORM = np.zeros(1, np.float32)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """An exported session against its torch model, on the same windows of a token stream."""
+
+    tokens: int
+    """Targets that the perplexities are means over."""
+    perplexity_fp32: float
+    """Of the torch model."""
+    perplexity_exported: float
+    """Of the exported graph, whole windows at a time."""
+    flip_rate_prompt: float
+    """Share of positions whose likeliest token differs from torch's, whole windows at a time."""
+    flip_rate_step: float
+    """The same, fed token by token."""
+    step_tokens: int
+    """Positions that `flip_rate_step` is a mean over."""
+    max_logit_error: float
+    """Largest absolute difference of a logit, over both ways of feeding."""
+    mean_logit_error: float
+    """Mean absolute difference of the logits, whole windows at a time."""
+
+    @property
+    def perplexity_increase(self) -> float:
+        """Relative: 0.01 is one per cent more than torch."""
+        return self.perplexity_exported / self.perplexity_fp32 - 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as quality.json holds it."""
+        return {
+            "split": "test",
+            "tokens": self.tokens,
+            "perplexity": {"fp32": self.perplexity_fp32, "exported": self.perplexity_exported},
+            "perplexity_increase": self.perplexity_increase,
+            "flip_rate": {"prompt": self.flip_rate_prompt, "step": self.flip_rate_step},
+            "step_tokens": self.step_tokens,
+            "max_logit_error": self.max_logit_error,
+            "mean_logit_error": self.mean_logit_error,
+        }
+
+
+def measure_parity(
+    model: GeneratorModel,
+    session: StepSession,
+    stream: TokenStream,
+    *,
+    limit: int = 20_000,
+    step_limit: int = 512,
+    progress: Callable[[int, int], None] | None = None,
+) -> Parity:
+    """Compare an exported session with its torch model on a token stream.
+
+    Windows go through one at a time, as on a device: some kernels quantise activations over a whole batch.
+
+    Args:
+        model: the torch generator, in evaluation mode on the CPU.
+        session: the exported step graph.
+        stream: token ids; at least two.
+        limit: most targets to measure.
+        step_limit: about how many positions to also feed token by token (whole windows).
+        progress: called with (targets done, targets in all) after every window.
+
+    Raises:
+        ExportError: if the stream is too short.
+    """
+    window = min(WINDOW, session.manifest.context_length or WINDOW)
+    stream = stream[: limit + 1]
+    total = len(stream) - 1
+    if total < 1:
+        raise ExportError(
+            "the test split has fewer than two tokens, so nothing can be measured; use a larger corpus"
+        )
+    nll = np.zeros(2)
+    done = flips = steps = step_flips = 0
+    largest = summed = 0.0
+    for tokens, targets in _windows(stream, window):
+        expected = reference_logits(model, tokens)
+        found = prompt_logits(session, tokens)
+        nll += negative_log_likelihood(expected, targets), negative_log_likelihood(found, targets)
+        error = np.abs(expected - found)
+        largest, summed = max(largest, float(error.max())), summed + float(error.mean(axis=1).sum())
+        flips += _flips(expected, found)
+        if steps < step_limit:
+            found = step_logits(session, tokens)
+            largest = max(largest, float(np.abs(expected - found).max()))
+            step_flips += _flips(expected, found)
+            steps += len(targets)
+        done += len(targets)
+        if progress is not None:
+            progress(done, total)
+    perplexity = [math.exp(float(value) / done) if math.isfinite(value) else math.inf for value in nll]
+    rates = flips / done, step_flips / steps
+    return Parity(done, perplexity[0], perplexity[1], *rates, steps, largest, summed / done)
+
+
+def check_parity(parity: Parity, precision: str) -> None:
+    """Refuse an export that is not the model it was made from.
+
+    Raises:
+        ExportError: with the figures, if an fp32 graph differs from torch by `FP32_TOLERANCE` or more, or
+            quantisation raises perplexity by more than `PERPLEXITY_TOLERANCE`.
+    """
+    figures = (
+        f"largest logit error {parity.max_logit_error:.3g}, mean {parity.mean_logit_error:.3g}, "
+        f"perplexity {parity.perplexity_fp32:.4g} in torch and {parity.perplexity_exported:.4g} exported, "
+        f"over {parity.tokens} test tokens"
+    )
+    if not all(
+        map(math.isfinite, (parity.max_logit_error, parity.perplexity_fp32, parity.perplexity_exported))
+    ):
+        raise ExportError(f"the model gives logits that are not finite ({figures}); train it again")
+    if precision == "fp32" and parity.max_logit_error >= FP32_TOLERANCE:
+        raise ExportError(
+            f"the fp32 graph is not the torch model: {figures}; the limit is {FP32_TOLERANCE:g}. "
+            f"Please report this with the student's config.json"
+        )
+    if parity.perplexity_increase > PERPLEXITY_TOLERANCE:
+        raise ExportError(
+            f"{precision} raises perplexity by {parity.perplexity_increase:.1%} ({figures}); "
+            f"the limit is {PERPLEXITY_TOLERANCE:.0%}: export with --fp32"
+        )
+
+
+def reference_logits(model: GeneratorModel, tokens: IntArray) -> FloatArray:
+    """Logits [T,V] of the torch model for one sequence of tokens [T], from an empty state."""
+    import torch
+
+    with torch.no_grad():
+        logits: FloatArray = model(torch.from_numpy(tokens)[None]).logits[0].float().numpy()
+    return logits
+
+
+def prompt_logits(session: StepSession, tokens: IntArray) -> FloatArray:
+    """Logits [T,V] of the graph for tokens [T] given at once."""
+    state = session.new_state()
+    positions = np.arange(len(tokens))
+    result = session.run(
+        tokens[None], state, sampling=_GREEDY, uniform=_UNIFORM, positions=positions, want_logits=True
+    )
+    return _present(result.logits)[0]
+
+
+def step_logits(session: StepSession, tokens: IntArray) -> FloatArray:
+    """Logits [T,V] of the graph for tokens [T] given one by one."""
+    state = session.new_state()
+    rows = [
+        session.run(token.reshape(1, 1), state, sampling=_GREEDY, uniform=_UNIFORM, want_logits=True).logits
+        for token in tokens
+    ]
+    return np.concatenate([_present(row)[0] for row in rows])
+
+
+def negative_log_likelihood(logits: FloatArray, targets: IntArray) -> float:
+    """Sum over positions of -log softmax(logits [T,V])[targets [T]], in float64."""
+    wide = logits.astype(np.float64)
+    peak = wide.max(axis=1)
+    normaliser = peak + np.log(np.exp(wide - peak[:, None]).sum(axis=1))
+    return float((normaliser - wide[np.arange(len(targets)), targets]).sum())
+
+
+def _present(logits: FloatArray | None) -> FloatArray:
+    if logits is None:
+        raise ExportError("the session gave no logits though they were asked for")
+    return logits
+
+
+def _flips(expected: FloatArray, found: FloatArray) -> int:
+    return int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
+
+
+def _windows(stream: TokenStream, length: int) -> Iterator[tuple[IntArray, IntArray]]:
+    """Inputs and targets [T] of consecutive windows; the last one may be shorter."""
+    for start in range(0, len(stream) - 1, length):
+        window = np.asarray(stream[start : start + length + 1], np.int64)
+        yield window[:-1], window[1:]

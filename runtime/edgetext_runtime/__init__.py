@@ -1,0 +1,76 @@
+"""Runs edgetext bundles (.etx) from pure Python: numpy and onnxruntime, nothing else, and no network.
+
+    >>> from edgetext_runtime import Generator
+    >>> generator = Generator.load("model.etx")
+    >>> generator.generate("Return the", max_new_tokens=40, seed=1).text
+
+Importing the package is cheap: numpy loads with the first name used, onnxruntime with the first model.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from edgetext_runtime.errors import (
+    BundleError,
+    DependencyError,
+    EdgetextError,
+    InputError,
+    ProviderError,
+    TokenizerError,
+)
+
+if TYPE_CHECKING:
+    from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
+    from edgetext_runtime.generator import Generation, GenerationStream, Generator, Score
+    from edgetext_runtime.sampling import SamplingParams
+    from edgetext_runtime.session import StepSession
+    from edgetext_runtime.tokenizer import Tokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "DependencyError",
+    "EdgetextError",
+    "Generation",
+    "GenerationStream",
+    "Generator",
+    "InputError",
+    "Manifest",
+    "ProviderError",
+    "SamplingParams",
+    "Score",
+    "StepSession",
+    "Tokenizer",
+    "TokenizerError",
+    "read_bundle",
+    "write_bundle",
+]
+
+_HOMES = {
+    "Bundle": "bundle",
+    "Generation": "generator",
+    "GenerationStream": "generator",
+    "Generator": "generator",
+    "Manifest": "bundle",
+    "SamplingParams": "sampling",
+    "Score": "generator",
+    "StepSession": "session",
+    "Tokenizer": "tokenizer",
+    "read_bundle": "bundle",
+    "write_bundle": "bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first used (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

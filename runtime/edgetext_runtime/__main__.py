@@ -1,0 +1,51 @@
+"""``python -m edgetext_runtime MODEL.etx "prompt"``: stream a text to stdout, with the runtime alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from edgetext_runtime import EdgetextError, __version__
+from edgetext_runtime.console import discard_stdout, generate_to
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m edgetext_runtime",
+        description="Continue a prompt with the text generator in a bundle.",
+        epilog="Sampling options that are not given are the bundle's own.",
+    )
+    p.add_argument("model", metavar="MODEL.etx", help="a bundle, or a folder with its members")
+    p.add_argument("prompt", nargs="?", default="", help="text to continue; '-' reads stdin")
+    p.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens to generate")
+    p.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; lower is safer")
+    p.add_argument("--top-k", type=int, metavar="K", help="sample among the K likeliest tokens; 0: all")
+    p.add_argument("--top-p", type=float, metavar="P", help="sample among the likeliest that reach P")
+    p.add_argument("--min-p", type=float, metavar="P", help="drop tokens less likely than P of the likeliest")
+    p.add_argument("--seed", type=int, metavar="N", help="give the same text again; default: a fresh one")
+    p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; repeatable")
+    p.add_argument("--threads", type=int, metavar="N", help="threads; default: chosen from the model's size")
+    p.add_argument("--provider", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+    p.add_argument("--json", action="store_true", dest="as_json", help="one JSON line at the end")
+    p.add_argument("--version", action="version", version=f"edgetext-runtime {__version__}")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status: 0, 1 for an error, 130 after Ctrl-C."""
+    options = vars(parser().parse_args(arguments))
+    try:
+        generate_to(sys.stdout, options.pop("model"), options.pop("prompt"), **options)
+    except EdgetextError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        discard_stdout()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""The bundle (.etx): one stored zip, or the same files in a folder, read with nothing taken on trust.
+
+Names, sizes, compression, hashes and the manifest are all checked before anything is handed to ONNX Runtime.
+Nothing in a bundle is ever executed or unpickled.
+"""
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from edgetext_runtime.errors import BundleError, InputError
+from edgetext_runtime.manifest import (
+    FORMAT_VERSION,
+    REEXPORT,
+    UPGRADE,
+    Manifest,
+    MemberRecord,
+    StateTensor,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MEMBER_LIMITS",
+    "Bundle",
+    "Manifest",
+    "MemberRecord",
+    "StateTensor",
+    "read_bundle",
+    "write_bundle",
+]
+
+MANIFEST = "manifest.json"
+_MIB = 1 << 20
+MEMBER_LIMITS: Mapping[str, int] = {
+    MANIFEST: _MIB,
+    "model.onnx": 2048 * _MIB,
+    "tokenizer.json": 64 * _MIB,
+    "generation.json": _MIB,
+    "quality.json": _MIB,
+    "golden.json": 16 * _MIB,
+    "CARD.md": _MIB,
+}
+"""The members of a bundle, in the order they are written, with the most bytes each may have."""
+_ZIP_OVERHEAD = _MIB
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that has been read and checked.
+
+    Attributes:
+        manifest: what the model is.
+        members: content of every member but the manifest.
+        sha256: hash of the whole file, or of the manifest where the bundle is a folder; it names the bundle.
+    """
+
+    manifest: Manifest
+    members: Mapping[str, bytes]
+    sha256: str
+
+
+def read_bundle(source: str | Path | bytes) -> Bundle:
+    """Read a bundle and check everything that can be checked without running it.
+
+    Args:
+        source: path of an .etx file, path of a folder with its members, or the bytes of an .etx file.
+
+    Raises:
+        BundleError: if it is missing, damaged, made by a newer edgetext, or not what its manifest says.
+    """
+    try:
+        if isinstance(source, bytes):
+            return _read_archive(io.BytesIO(source), "these bytes")
+        path = Path(source)
+        if path.is_dir():
+            return _read_folder(path)
+        with path.open("rb") as file:
+            return _read_archive(file, str(path))
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"no bundle at {_label(source)}: check the path, or make one with `edgetext export`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot read the bundle {_label(source)}: {error}; check the path") from error
+
+
+def write_bundle(
+    path: str | Path, manifest: Manifest, members: Mapping[str, bytes], force: bool = False
+) -> Path:
+    """Write a bundle: the same input gives the same bytes, and a reader sees the old file or the new one.
+
+    Args:
+        path: where to write; conventionally ends in ``.etx``.
+        manifest: the manifest; its ``members`` are filled in here.
+        members: content of every member but the manifest.
+        force: replace an existing file.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: if the file exists and ``force`` is not set.
+        BundleError: if a member is missing, unknown or too large, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise InputError(
+            f"{path} exists already: choose another path, or replace it with force=True (--force)"
+        )
+    _check_names([MANIFEST, *members], str(path))
+    ordered = {name: members[name] for name in MEMBER_LIMITS if name != MANIFEST}
+    records = {name: _record(content) for name, content in ordered.items()}
+    contents = {MANIFEST: replace(manifest, members=records).to_json(), **ordered}
+    for name, content in contents.items():
+        _check_size(name, len(content), str(path))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                _write_archive(file, contents)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the bundle {path}: {error}; check the folder and the free space"
+        ) from error
+    return path
+
+
+def _write_archive(file: BinaryIO, contents: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            info = zipfile.ZipInfo(name, date_time=_EPOCH)
+            info.create_system = 3  # the same bytes whichever system writes them
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, content)
+
+
+def _read_archive(file: io.BytesIO | io.BufferedReader, label: str) -> Bundle:
+    size = file.seek(0, os.SEEK_END)
+    if size > sum(MEMBER_LIMITS.values()) + _ZIP_OVERHEAD:
+        raise BundleError(f"{label}: {size:,} bytes is too large for a bundle; {REEXPORT}")
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            _check_names([entry.orig_filename for entry in entries], label)
+            for entry in entries:
+                if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+                    raise BundleError(
+                        f"{label}: {entry.filename} is compressed, members are stored; {REEXPORT}"
+                    )
+                _check_size(entry.filename, entry.file_size, label)
+            contents = {entry.filename: archive.read(entry) for entry in entries}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+        raise BundleError(
+            f"{label}: truncated, or not a bundle ({error}); download or export it again"
+        ) from error
+    return _checked(contents, digest, label)
+
+
+def _read_folder(folder: Path) -> Bundle:
+    files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    _check_names(list(files), str(folder))
+    for name, path in files.items():
+        _check_size(name, path.stat().st_size, str(folder))
+    contents = {name: path.read_bytes() for name, path in files.items()}
+    return _checked(contents, hashlib.sha256(contents[MANIFEST]).hexdigest(), str(folder))
+
+
+def _checked(contents: dict[str, bytes], digest: str, label: str) -> Bundle:
+    """Compare the content with the manifest: the same members, each with its size and hash."""
+    try:
+        manifest = Manifest.from_json(contents.pop(MANIFEST))
+    except BundleError as error:
+        raise BundleError(f"{label}: {error}") from error
+    if set(manifest.members) != set(contents):
+        listed = ", ".join(sorted(manifest.members))
+        raise BundleError(f"{label}: the manifest lists other members than there are ({listed}); {REEXPORT}")
+    for name, content in contents.items():
+        if _record(content) != manifest.members[name]:
+            raise BundleError(
+                f"{label}: {name} does not match its size and SHA-256 in the manifest; {REEXPORT}"
+            )
+    return Bundle(manifest, contents, digest)
+
+
+def _record(content: bytes) -> MemberRecord:
+    return MemberRecord(len(content), hashlib.sha256(content).hexdigest())
+
+
+def _check_names(names: list[str], label: str) -> None:
+    for name in names:
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+            raise BundleError(f"{label}: member {name!r} points outside the bundle: do not use this file")
+        if name not in MEMBER_LIMITS:
+            raise BundleError(f"{label}: unknown member {name!r}: not a bundle, or {UPGRADE}")
+    if len(set(names)) != len(names):
+        raise BundleError(f"{label}: a member appears twice; {REEXPORT}")
+    if missing := [name for name in MEMBER_LIMITS if name not in names]:
+        raise BundleError(f"{label}: {', '.join(missing)} missing; {REEXPORT}")
+
+
+def _check_size(name: str, size: int, label: str) -> None:
+    limit = MEMBER_LIMITS[name]
+    if size > limit:
+        raise BundleError(f"{label}: {name} has {size:,} bytes, the limit is {limit:,}; {REEXPORT}")
+
+
+def _label(source: str | Path | bytes) -> str:
+    return "from bytes" if isinstance(source, bytes) else str(source)

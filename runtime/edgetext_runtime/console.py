@@ -1,0 +1,74 @@
+"""Generation on a terminal: what ``python -m edgetext_runtime`` and ``edgetext generate`` have in common."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from edgetext_runtime.errors import InputError
+
+
+def generate_to(
+    output: TextIO,
+    model: str | Path,
+    prompt: str = "",
+    *,
+    threads: int | None = None,
+    provider: str = "cpu",
+    as_json: bool = False,
+    **settings: Any,
+) -> None:
+    """Load a bundle and write what it generates to ``output`` as it appears.
+
+    Args:
+        output: where the text goes; on a terminal, a line on speed and seed follows on stderr.
+        model: path of the bundle.
+        prompt: the text to continue; ``"-"`` reads it from stdin.
+        threads: threads inside an operator; ``None`` chooses.
+        provider: where to run.
+        as_json: write one JSON line with text, tokens, seed and timings after the text.
+        settings: as for ``Generator.generate``; ``None`` is the bundle's default.
+
+    Raises:
+        EdgetextError: for whatever is wrong with the bundle, the prompt or a setting.
+    """
+    from edgetext_runtime.generator import Generator
+
+    _tolerate_narrow_encoding(output)
+    generator = Generator.load(model, threads="auto" if threads is None else threads, provider=provider)
+    stream = generator.stream(_read_stdin() if prompt == "-" else prompt, **settings)
+    for piece in stream:
+        output.write(piece)
+        output.flush()
+    output.write("\n")
+    result = stream.result
+    if as_json:
+        output.write(json.dumps(asdict(result)) + "\n")
+    output.flush()
+    if output.isatty():
+        later, timings = len(result.tokens) - 1, result.timings
+        speed = f", {later / timings.decode_s:,.0f} tokens/s" if later > 0 and timings.decode_s > 0 else ""
+        first = f"first after {timings.prefill_s * 1e3:.1f} ms"
+        summary = f"{len(result.tokens)} tokens ({result.finish_reason}), {first}{speed}, seed {result.seed}"
+        sys.stderr.write(summary + "\n")
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"prompt: stdin is not {sys.stdin.encoding} text ({error}); convert it") from error
+
+
+def _tolerate_narrow_encoding(output: TextIO) -> None:
+    """Show a replacement for what a terminal cannot, rather than stop in the middle of a text."""
+    reconfigure = getattr(output, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+
+
+def discard_stdout() -> None:
+    """After a broken pipe (``… | head``): let the interpreter close stdout without complaint."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

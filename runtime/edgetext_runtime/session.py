@@ -1,0 +1,278 @@
+"""Runs the step graph: tokens and state in, the sampled token and the new state out.
+
+Several threads can use a session at once; a :class:`State` belongs to one generation, one thread at a time.
+
+Decoding is the hot path: every buffer of a step is allocated and bound once, two bindings take turns so that
+the recurrent state written by one step is read by the next without a copy, and KV caches are bound once as
+both past and present. What Python does for a token is to set three numbers and to read one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edgetext_runtime.backend import PROVIDERS, available_provider, check_version, load_onnxruntime
+from edgetext_runtime.errors import BundleError, InputError, ProviderError
+from edgetext_runtime.manifest import REEXPORT, Manifest, is_count
+from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
+from edgetext_runtime.signature import check_signature
+
+_SAMPLING_INPUTS = {"temperature": np.float32, "top_k": np.int64, "top_p": np.float32, "min_p": np.float32}
+_LOG_FATAL_ONLY = 4
+_EXTERNAL_DATA = b"\n\x08location"
+"""How a tensor whose weights lie in another file starts to say so (a protobuf key of 8 letters)."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one call of the graph gives.
+
+    Attributes:
+        next_token: the sampled token of every sequence, int64 [B].
+        logits: float32 [B, n, V] at the n positions asked for; ``None`` unless asked for.
+    """
+
+    next_token: IntArray
+    logits: FloatArray | None
+
+
+class State:
+    """What a generation carries from call to call: made by :meth:`StepSession.new_state`, used by one thread.
+
+    Attributes:
+        batch: number of sequences, B.
+        length: tokens seen so far (equal for all sequences).
+    """
+
+    def __init__(self, batch: int, current: list[Any], other: list[Any]) -> None:
+        self.batch = batch
+        self.length = 0
+        self._current = current  # OrtValues: where the next call reads the state …
+        self._other = other  # … and where it writes it; the same ones for KV caches
+        self._decoder: _Decoder | None = None
+
+    def _swap(self) -> None:
+        self._current, self._other = self._other, self._current
+
+
+class _Buffers:
+    """The small tensors of a call, as numpy arrays and as OrtValues over the same memory."""
+
+    def __init__(self, ort: ModuleType, batch: int, time: int, positions: IntArray) -> None:
+        self.tokens: IntArray = np.zeros((batch, time), np.int64)
+        self.positions = np.ascontiguousarray(positions, np.int64)
+        self.uniform: FloatArray = np.zeros(batch, np.float32)
+        self.past_length: IntArray = np.zeros(1, np.int64)
+        self.next_token: IntArray = np.zeros((batch, 1), np.int64)
+        self.sampling: dict[str, Any] = {name: np.ones(1, dtype) for name, dtype in _SAMPLING_INPUTS.items()}
+        self._params: SamplingParams | None = None
+        alias = ort.OrtValue.ortvalue_from_numpy
+        named = {name: getattr(self, name) for name in ("tokens", "positions", "uniform", "past_length")}
+        self.inputs = {name: alias(array) for name, array in (named | self.sampling).items()}
+        self.output = alias(self.next_token)
+
+    def set_sampling(self, params: SamplingParams, vocab_size: int) -> None:
+        """Write the sampling parameters, unless they are the ones already there."""
+        if params is not self._params:
+            resolved = params.resolve(vocab_size)
+            for name, array in self.sampling.items():
+                array[0] = getattr(resolved, name)
+            self._params = params
+
+
+class _Decoder:
+    """The bound buffers of single-token steps for one state."""
+
+    def __init__(self, session: "StepSession", state: State) -> None:
+        self.buffers = _Buffers(session.ort, state.batch, 1, np.zeros(1, np.int64))
+        forth = session.bind(self.buffers, state._current, state._other)
+        back = session.bind(self.buffers, state._other, state._current)
+        self.runs: list[Callable[[], None]] = [session.runner(forth), session.runner(back)]
+        self.turn = 0
+
+    def run(self, state: State) -> None:
+        """One step: read the buffers, write ``next_token``, advance the state."""
+        self.buffers.past_length[0] = state.length
+        self.runs[self.turn]()
+        self.turn ^= 1
+        state._swap()
+        state.length += 1
+
+
+class StepSession:
+    """A step graph, loaded and compared with its manifest.
+
+    Args:
+        model: the ONNX model, weights inline.
+        manifest: what the model claims to be.
+        threads: threads inside an operator; the tokens do not depend on it.
+        provider: ``"cpu"`` or ``"cuda"``; it is used or refused, there is no silent fallback.
+
+    Raises:
+        BundleError: if the model cannot be loaded or its inputs and outputs are not those of the manifest.
+        DependencyError: if onnxruntime is missing or older than the model needs.
+        InputError: if ``threads`` is not a positive integer.
+        ProviderError: if the provider is not available here.
+    """
+
+    def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1, provider: str = "cpu") -> None:
+        if not is_count(threads, 1):
+            raise InputError(f"threads is {threads!r}; allowed is an integer of at least 1")
+        if _EXTERNAL_DATA in model:
+            raise BundleError(f"model.onnx keeps weights in another file, which is not allowed; {REEXPORT}")
+        self.ort = load_onnxruntime()
+        self.manifest = manifest
+        self.threads = threads
+        self.provider = available_provider(self.ort, provider)
+        self._device = "cuda" if self.provider == PROVIDERS["cuda"] else "cpu"
+        check_version(self.ort, manifest.ort_floor)
+        self._session = self._load(model)
+        check_signature(self._session, manifest)
+        if self._session.get_providers()[0] != self.provider:
+            raise ProviderError(f"onnxruntime would not use {self.provider}; try provider='cpu'")
+
+    def _load(self, model: bytes) -> Any:
+        options = self.ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = self.ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = _LOG_FATAL_ONLY  # errors come as exceptions
+        options.enable_mem_pattern = False  # a plan is kept for every prompt length: memory that grows
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if self.threads == 1 else "1")
+        try:
+            return self.ort.InferenceSession(model, options, providers=[self.provider])
+        except Exception as error:  # onnxruntime's errors have no common base but this
+            raise BundleError(f"model.onnx: onnxruntime cannot load it ({error}); {REEXPORT}") from error
+
+    def new_state(self, batch: int = 1) -> State:
+        """The state before the first token: all zeros.
+
+        Raises:
+            InputError: if ``batch`` is not a positive integer.
+        """
+        if not is_count(batch, 1):
+            raise InputError(f"batch is {batch!r}; allowed is an integer of at least 1")
+        current, other = [], []
+        for entry in self.manifest.state:
+            shape = entry.concrete_shape(batch, self.manifest.context_length)
+            current.append(self._zeros(shape, entry.dtype))
+            other.append(current[-1] if entry.kind == "kv_cache" else self._zeros(shape, entry.dtype))
+        return State(batch, current, other)
+
+    def _zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
+        return self.ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), self._device, 0)
+
+    def run(
+        self,
+        tokens: IntArray,
+        state: State,
+        *,
+        sampling: SamplingParams,
+        uniform: FloatArray,
+        positions: IntArray | None = None,
+        want_logits: bool = False,
+    ) -> StepResult:
+        """Feed tokens, advance the state, and sample after the last position.
+
+        Args:
+            tokens: int64 [B, T], each below the vocabulary size.
+            state: where the sequences stand; advanced by T tokens in place.
+            sampling: how the next token is chosen.
+            uniform: float32 [B] in [0, 1), the random number of each sequence.
+            positions: the n time indices whose logits are wanted, ascending; default: the last, T - 1.
+            want_logits: give the logits as well, float32 [B, n, V].
+
+        Raises:
+            InputError: if a shape, a token or a position is out of range, or the context is full.
+        """
+        batch, time = self._check_tokens(tokens, state)
+        if np.shape(uniform) != (batch,):
+            raise InputError(
+                f"uniform has shape {np.shape(uniform)}; allowed is one number a sequence, ({batch},)"
+            )
+        if time == 1 and positions is None and not want_logits:
+            decoder = self._decoder(state)
+            decoder.buffers.set_sampling(sampling, self.manifest.vocab_size)
+            decoder.buffers.tokens[:] = tokens
+            decoder.buffers.uniform[:] = uniform
+            decoder.run(state)
+            return StepResult(decoder.buffers.next_token[:, 0].copy(), None)
+        wanted = np.array([time - 1]) if positions is None else np.asarray(positions)
+        if wanted.ndim != 1 or wanted.size == 0 or wanted.min() < 0 or wanted.max() >= time:
+            raise InputError(f"positions are {positions!r}; allowed are time indices from 0 to {time - 1}")
+        buffers = _Buffers(self.ort, batch, time, wanted)
+        buffers.set_sampling(sampling, self.manifest.vocab_size)
+        buffers.tokens[:] = tokens
+        buffers.uniform[:] = uniform
+        buffers.past_length[0] = state.length
+        binding = self.bind(buffers, state._current, state._other)
+        logits: FloatArray | None = None
+        if want_logits:
+            logits = np.empty((batch, len(wanted), self.manifest.vocab_size), np.float32)
+            binding.bind_ortvalue_output("logits", self.ort.OrtValue.ortvalue_from_numpy(logits))
+        self.runner(binding, shrink=True)()
+        state._swap()
+        state._decoder = None  # its bindings take turns from where the state lay before
+        state.length += time
+        return StepResult(buffers.next_token[:, 0].copy(), logits)
+
+    def step(self, token: int, state: State, sampling: SamplingParams, uniform: float) -> int:
+        """Feed one token of one sequence and sample the next: :meth:`run` for B = T = 1, without its checks.
+
+        The caller answers for a token below the vocabulary size and a state of one sequence that is not full.
+        """
+        decoder = state._decoder or self._decoder(state)
+        buffers = decoder.buffers
+        buffers.set_sampling(sampling, self.manifest.vocab_size)
+        buffers.tokens[0, 0] = token
+        buffers.uniform[0] = uniform
+        decoder.run(state)
+        return buffers.next_token.item()
+
+    def _decoder(self, state: State) -> _Decoder:
+        if state._decoder is None:
+            state._decoder = _Decoder(self, state)
+        return state._decoder
+
+    def _check_tokens(self, tokens: IntArray, state: State) -> tuple[int, int]:
+        if tokens.ndim != 2 or tokens.shape[0] != state.batch or tokens.shape[1] == 0:
+            raise InputError(f"tokens have shape {tokens.shape}; allowed is ({state.batch}, at least 1)")
+        if tokens.dtype.kind not in "iu" or tokens.min() < 0 or tokens.max() >= self.manifest.vocab_size:
+            raise InputError(f"tokens: allowed are integers from 0 to {self.manifest.vocab_size - 1}")
+        limit = self.manifest.context_length
+        if limit is not None and state.length + tokens.shape[1] > limit:
+            asked = state.length + tokens.shape[1]
+            raise InputError(
+                f"tokens: {asked} tokens do not fit the model's context of {limit}; shorten the text"
+            )
+        return int(tokens.shape[0]), int(tokens.shape[1])
+
+    def bind(self, buffers: _Buffers, past: list[Any], present: list[Any]) -> Any:
+        """An IOBinding that reads ``buffers`` and ``past`` and writes ``next_token`` and ``present``."""
+        binding = self._session.io_binding()
+        for name, value in buffers.inputs.items():
+            if name != "past_length" or self.manifest.has_cache:
+                binding.bind_ortvalue_input(name, value)
+        for entry, before, after in zip(self.manifest.state, past, present, strict=True):
+            binding.bind_ortvalue_input(entry.input, before)
+            binding.bind_ortvalue_output(entry.output, after)
+        binding.bind_ortvalue_output("next_token", buffers.output)
+        return binding
+
+    def runner(self, binding: Any, *, shrink: bool = False) -> Callable[[], None]:
+        """A call that runs the graph on a binding; ``shrink`` gives a long prompt's memory back after it."""
+        execute = self._session.run_with_iobinding
+        options = self.ort.RunOptions() if shrink else None
+        if options is not None:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{self._device}:0")
+
+        def run() -> None:
+            try:
+                execute(binding, options)
+            except RuntimeError as error:
+                raise BundleError(f"model.onnx: failed while running ({error}); {REEXPORT}") from error
+
+        return run

@@ -1,0 +1,150 @@
+"""Both kinds: shapes, one state for prompt and decode, exact parameter counts, checkpoints."""
+
+import pytest
+import torch
+
+from edgetext.checkpoint import load_model, save_model
+from edgetext.errors import CheckpointError, ConfigError
+from edgetext.models import ModelConfig, build_model
+from edgetext.models.base import sample_tokens
+from edgetext.models.presets import PRESETS, resolve_model
+
+V = 37
+CONFIGS = {
+    "lstm": ModelConfig("lstm", V, 12, 12, 1),
+    "lstm-projected-tied": ModelConfig("lstm", V, 8, 12, 2, tied=True),
+    "transformer": ModelConfig("transformer", V, 16, 16, 2, heads=4, kv_heads=4, ffn=24, context=24),
+    "transformer-grouped-tied": ModelConfig(
+        "transformer", V, 16, 16, 2, heads=4, kv_heads=2, ffn=24, context=24, tied=True
+    ),
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def model(request):
+    torch.manual_seed(0)
+    return build_model(CONFIGS[request.param]).eval()
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(0, V, (3, 10), generator=torch.Generator().manual_seed(1))
+
+
+def test_parameters_are_counted_from_the_shapes(model):
+    assert model.parameters_count() == model.config.parameters()
+
+
+def test_output_shapes(model, tokens):
+    output = model(tokens)
+    assert output.logits.shape == (3, 10, V)
+    assert len(output.hidden) == model.config.layers + 1
+    assert output.hidden[-1].shape == (3, 10, model.config.hidden)
+
+
+def test_stepping_with_a_state_equals_one_pass(model, tokens):
+    whole = model(tokens).logits
+    output = model(tokens[:, :4])
+    parts, state = [output.logits], output.state
+    for column in range(4, 10):
+        output = model(tokens[:, column : column + 1], state)
+        parts.append(output.logits)
+        state = output.state
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_no_position_sees_a_later_token(model, tokens):
+    changed = tokens.clone()
+    changed[:, 6:] = (changed[:, 6:] + 1) % V
+    torch.testing.assert_close(model(tokens).logits[:, :6], model(changed).logits[:, :6])
+    assert not torch.allclose(model(tokens).logits[:, 6:], model(changed).logits[:, 6:])
+
+
+def test_soft_tokens_that_are_one_hot_equal_ids(model, tokens):
+    one_hot = torch.nn.functional.one_hot(tokens, V).float()
+    soft = model(None, embeddings=model.embed_distribution(one_hot)).logits
+    torch.testing.assert_close(soft, model(tokens).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_condition_is_refused_by_an_unconditioned_model(model, tokens):
+    with pytest.raises(ValueError, match="unconditioned"):
+        model(tokens, condition=torch.zeros(3, 2))
+
+
+def test_checkpoints_bring_back_the_same_model(model, tokens, tmp_path):
+    save_model(tmp_path, model)
+    loaded = load_model(tmp_path)
+    assert loaded.config == model.config
+    assert torch.equal(loaded(tokens).logits, model(tokens).logits)
+    if model.config.tied:
+        assert loaded.head.weight is loaded.embedding.weight
+
+
+def test_a_checkpoint_cut_short_is_refused(model, tmp_path):
+    save_model(tmp_path, model)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load_model(tmp_path)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
+        load_model(tmp_path)
+
+
+def test_sampling_is_fixed_by_the_seed_and_leaves_torch_alone(model):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = sample_tokens(model, 6, 12, seed=3, batch=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == sample_tokens(model, 6, 12, seed=3, batch=4)
+    assert first != sample_tokens(model, 6, 12, seed=4, batch=4)
+    assert all(0 not in text and len(text) <= 12 for text in first)
+
+
+def test_sampling_follows_the_model():
+    """Ten thousand one-token draws against the softmax they come from."""
+    torch.manual_seed(0)
+    model = build_model(CONFIGS["lstm"]).eval()
+    expected = model(torch.zeros(1, 1, dtype=torch.int64)).logits[0, -1].softmax(-1)
+    draws = sample_tokens(model, 10_000, 1, seed=1, batch=10_000)
+    counts = torch.zeros(V)
+    for text in draws:
+        counts[text[0] if text else 0] += 1
+    assert (counts / 10_000 - expected).abs().max() < 0.012
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "rnn"}, "unknown"),
+        ({"hidden": 0}, "at least 1"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"kind": "transformer", "heads": 5}, "multiple of heads"),
+        ({"kind": "transformer", "heads": 4, "kv_heads": 3}, "multiple of kv_heads"),
+        ({"kind": "transformer", "heads": 4, "kv_heads": 2}, "ffn"),
+    ],
+)
+def test_impossible_shapes_are_refused(changes, message):
+    values = {"kind": "lstm", "vocab_size": 10, "embedding": 16, "hidden": 16, "layers": 1}
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_dict({**values, **changes})
+
+
+def test_every_preset_builds_with_the_parameters_it_states():
+    for config, _ in PRESETS.values():
+        small = config.with_vocab(64)
+        assert build_model(small).parameters_count() == small.parameters()
+
+
+def test_shapes_can_be_spelt_out_or_changed():
+    assert resolve_model("lstm-student,hidden=128,tied=false", 99).hidden == 128
+    spelt = resolve_model("transformer,hidden=32,layers=2,heads=4,kv_heads=2,ffn=48,context=64", 99)
+    assert (spelt.embedding, spelt.vocab_size) == (32, 99)
+
+
+@pytest.mark.parametrize("text", ["lstm-studnet", "lstm-student,depth=3", "lstm-student,hidden=big", "lstm"])
+def test_a_misspelt_shape_is_refused(text):
+    with pytest.raises(ConfigError):
+        resolve_model(text, 99)

@@ -1,0 +1,111 @@
+"""`edgetext export`, `inspect` and `verify`, as a user calls them."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from edgetext.cli import group
+from edgetext_runtime import read_bundle, write_bundle
+
+
+def edgetext(*arguments):
+    return CliRunner().invoke(group, [str(argument) for argument in arguments])
+
+
+def last_line(result):
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def with_golden(exported, path, change):
+    """A copy of a bundle with its golden.json changed."""
+    bundle = read_bundle(exported.path)
+    golden = json.loads(bundle.members["golden.json"])
+    change(golden)
+    return write_bundle(path, bundle.manifest, {**bundle.members, "golden.json": json.dumps(golden).encode()})
+
+
+def test_export_writes_a_bundle_and_prints_its_figures(run, tmp_path):
+    output = tmp_path / "model.etx"
+    result = edgetext("export", run, "--fp32", "-o", output, "--tokens", 60, "--json")
+    assert result.exit_code == 0, result.output
+    figures = last_line(result)
+    assert figures["path"] == str(output)
+    assert figures["bundle_bytes"] == output.stat().st_size
+    assert figures["quality"]["tokens"] == 60
+    assert read_bundle(output).manifest.precision == "fp32"
+
+
+def test_export_is_int8_by_default_and_refuses_to_overwrite(run, tmp_path):
+    output = tmp_path / "model.etx"
+    assert edgetext("export", run, "-o", output, "--tokens", 60).exit_code == 0
+    assert read_bundle(output).manifest.precision == "int8"
+    again = edgetext("export", run, "-o", output)
+    assert again.exit_code == 1
+    assert "Error: " in again.stderr
+    assert "--force" in again.stderr
+    assert edgetext("export", run, "--int8", "-o", output, "--tokens", 60, "--force").exit_code == 0
+
+
+def test_export_of_something_else_is_one_clear_message(tmp_path):
+    result = edgetext("export", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert "edgetext distill" in result.stderr
+
+
+def test_inspect_shows_everything_the_bundle_says(exported):
+    result = edgetext("inspect", exported.path, "--json")
+    assert result.exit_code == 0, result.output
+    document = last_line(result)
+    bundle = read_bundle(exported.path)
+    assert document["manifest"] == json.loads(bundle.manifest.to_json())
+    assert document["quality"] == exported.quality.to_dict()
+    assert document["golden"]["cases"] == 4
+    for word in ("model.onnx", "past.", "recipe", "animals.txt", "flip_rate.prompt", bundle.sha256):
+        assert word in result.stdout
+
+
+def test_verify_replays_the_golden_tokens(exported):
+    result = edgetext("verify", exported.path, "--threads", 2, "--json")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count(": equal") == 4
+    assert last_line(result)["failed"] == 0
+
+
+def test_verify_says_which_case_differs_where_and_on_which_machines(exported, tmp_path):
+    def change(golden):
+        golden["cases"][1]["tokens"][3] += 1
+        golden["cases"][2]["tokens"].pop()
+        golden["kernel"] = {"machine": "aarch64", "isa": ["asimddp"]}
+
+    path = with_golden(exported, tmp_path / "changed.etx", change)
+    result = edgetext("verify", path, "--json")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    length = len(json.loads(read_bundle(path).members["golden.json"])["cases"][2]["tokens"])
+    assert lines[0].endswith(": equal")
+    assert lines[1].endswith(": first difference at token 3")
+    assert lines[2].endswith(f": first difference at token {length}")
+    assert "2 of 4 cases differ" in lines
+    assert any("recorded on aarch64 (asimddp); this is" in line for line in lines)
+    assert last_line(result)["failed"] == 2
+
+
+def test_verify_notices_a_prompt_that_is_coded_otherwise(exported, tmp_path):
+    def change(golden):
+        golden["cases"][0]["prompt"] += "!"
+
+    result = edgetext("verify", with_golden(exported, tmp_path / "changed.etx", change))
+    assert result.exit_code == 1
+    assert "case 0" in result.stdout.splitlines()[0]
+    assert "coded into other tokens" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_a_damaged_bundle_is_one_clear_message(exported, tmp_path, command):
+    path = tmp_path / "damaged.etx"
+    path.write_bytes(exported.path.read_bytes()[:-100])
+    result = edgetext(command, path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
