@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
 from edgetext_runtime.manifest import Manifest, StateTensor
 from edgetext_runtime.tokenizer_format import byte_alphabet, tokenizer_document
-from onnx import TensorProto, helper, numpy_helper
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz .,\né—😀"
 CONTEXT = 24

@@ -19,12 +19,11 @@ from time import perf_counter
 from typing import IO, Any, cast
 
 import edgetext_runtime.errors
+from edgetext_bench.environment import read_environment
+from edgetext_bench.record import BundleInfo, Record, Round, Run, Settings, Start, build
 from edgetext_runtime.bundle import read_bundle
 from edgetext_runtime.errors import EdgetextError, InputError
 from edgetext_runtime.manifest import parse_json_object
-
-from edgetext_bench.environment import read_environment
-from edgetext_bench.record import BundleInfo, Record, Round, Run, Settings, Start, build
 
 Progress = Callable[[str], None]
 

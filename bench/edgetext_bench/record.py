@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
+from edgetext_bench.environment import Environment
 from edgetext_runtime.errors import InputError
 from edgetext_runtime.sampling import SamplingParams
-
-from edgetext_bench.environment import Environment
 
 FORMAT_VERSION = 1
 FEWEST_SAMPLES = 100

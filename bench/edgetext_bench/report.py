@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetext_runtime.errors import DependencyError, EdgetextError
-
 from edgetext_bench.record import BundleInfo, Record
 from edgetext_bench.summary import CONFIDENCE, Figure, RunSummary, speedups, summarise
+from edgetext_runtime.errors import DependencyError, EdgetextError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,9 +18,8 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from edgetext_runtime.errors import DependencyError, EdgetextError, InputError
-
 from edgetext_bench.environment import read_environment
+from edgetext_runtime.errors import DependencyError, EdgetextError, InputError
 
 PROGRAM = (sys.executable, "-m", "edgetext")
 NOTHING = "python -c pass"

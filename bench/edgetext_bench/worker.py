@@ -110,6 +110,7 @@ class Worker:
     def _steps(self, tokens: int, seed: int) -> list[int]:
         """Decode with the session alone, past ends of text; at the end of the context begin again."""
         import numpy as np
+
         from edgetext_runtime import SamplingParams
 
         session, manifest = self.generator.session, self.generator.manifest

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgetext.config import DistillConfig, SoftTargets
-from edgetext.corpus.config import CorpusConfig
-from edgetext.models.presets import resolve_model
+if TYPE_CHECKING:
+    from edgetext.config import DistillConfig
 
 
 def distill_config(options: dict[str, Any]) -> DistillConfig:
@@ -17,6 +16,10 @@ def distill_config(options: dict[str, Any]) -> DistillConfig:
     Shapes are resolved once for a first check, so that a misspelt preset is refused before the corpus is
     read. Raises ConfigError naming the option to change.
     """
+    from edgetext.config import DistillConfig, SoftTargets
+    from edgetext.corpus.config import CorpusConfig
+    from edgetext.models.presets import resolve_model
+
     given = dict(options)
     source = given.pop("corpus")
     corpus_fields = {f.name for f in fields(CorpusConfig)} & set(given)

@@ -48,5 +48,5 @@ def command(vocab_size: int | None, as_json: bool) -> None:
             f"{row['fp32_bytes'] / 1e6:>7.2f} MB{row['int8_bytes'] / 1e6:>7.2f} MB  {row['purpose']}"
         )
     click.echo(
-        f"Vocabulary of {V:,} ids. The int8 size is that of the exported weights; a bundle adds its tokenizer."
+        f"Vocabulary of {V:,} ids; int8 is the size of the exported weights, a bundle adds its tokenizer."
     )

@@ -30,6 +30,7 @@ from edgetext.models.presets import resolve_model
 from edgetext.training.data import WindowSampler, consecutive_windows, open_stream
 from edgetext.training.loop import resolve_precision, step_seed
 from edgetext.training.settings import LoopSettings, OptimizerSettings
+from edgetext_runtime.tokenizer import Tokenizer
 
 VALIDATION_TOKENS = 16_384
 """Most tokens of the validation split that are read at every validation; the final figures read it all."""
@@ -52,6 +53,7 @@ class Run:
         self.vocab_size: int = self.corpus.tokenizer["vocab_size"]
         streams = {name: open_stream(directory / "data" / f"{name}.npy") for name in self.corpus.splits}
         self.train, self.valid, self.test = streams["train"], streams["valid"], streams["test"]
+        self.tokenizer = Tokenizer.from_json((directory / "tokenizer.json").read_bytes())
         self.validation = consecutive_windows(self.valid, WINDOW, 32, VALIDATION_TOKENS)
         device = accelerate.PartialState().device
         self.accelerator = accelerate.Accelerator(mixed_precision=resolve_precision(config.precision, device))
@@ -107,7 +109,7 @@ def distill(
     save_model(directory / "student", refined if verdict is not None and verdict.accepted else student)
     say("student: " + (verdict.reason if verdict is not None else "the distilled weights, not refined"))
 
-    result = summarise(run.directory, run.train, run.valid, run.test, verdict, say)
+    result = summarise(directory, run.tokenizer, run.train, run.valid, run.test, verdict, say)
     write_report(directory)
     return result
 
@@ -185,7 +187,7 @@ def _refined(
         return student, None
     loop = config.loop(config.refine_steps)
     optimizer = OptimizerSettings(config.refine_rate)
-    referee = Referee(run.train, run.valid, run.vocab_size)
+    referee = Referee(run.train, run.valid, run.vocab_size, run.tokenizer.suppressed)
 
     def build() -> RefineTask:
         start = load_model(run.directory / "distilled")

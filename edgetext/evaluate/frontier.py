@@ -55,11 +55,15 @@ class Referee:
         train: NDArray[np.unsignedinteger],
         held_out: NDArray[np.unsignedinteger],
         vocab_size: int,
+        suppressed: Sequence[int] = (1,),
         texts: int = 300,
         train_limit: int = 500_000,
     ) -> None:
-        """Fit the model of real text on `train_limit` training tokens; `texts` is the size of a set."""
-        self.vocab_size, self.texts = vocab_size, texts
+        """Fit the model of real text on `train_limit` training tokens.
+
+        `suppressed` ids are never sampled; `texts` is the size of a set.
+        """
+        self.vocab_size, self.suppressed, self.texts = vocab_size, tuple(suppressed), texts
         self.held_out = beginnings(held_out, texts)
         self.human_texts = beginnings(train[-train_limit:], texts)
         if len(self.held_out) < 2 or len(self.human_texts) < 2:
@@ -80,7 +84,15 @@ class Referee:
 
     def judge_model(self, model: GeneratorModel, seed: int, temperature: float = 1.0) -> Judgement:
         """Sample one set from a model and judge it."""
-        return self.judge(sample_tokens(model, self.texts, SAMPLE_LENGTH, seed=seed, temperature=temperature))
+        texts = sample_tokens(
+            model,
+            self.texts,
+            SAMPLE_LENGTH,
+            seed=seed,
+            temperature=temperature,
+            suppressed=self.suppressed,
+        )
+        return self.judge(texts)
 
     def judge_people(self) -> Judgement:
         """Judge real texts, held-out ones for quality and training ones for diversity: the human row."""

@@ -116,9 +116,9 @@ def _origin(directory: Path, result: dict[str, Any]) -> str:
     machine = result["machine"]
     return (
         f"Corpus `{corpus['source']}` ({corpus['documents']:,} documents, "
-        f"{corpus['characters']:,} characters, licence {corpus['licence']}), {corpus['tokenizer']['kind']} tokenizer with "
-        f"{corpus['tokenizer']['vocab_size']:,} ids, seed {config['seed']}. Figures {result['label']} on "
-        f"{machine['processor']}, {machine['cores']} cores."
+        f"{corpus['characters']:,} characters, licence {corpus['licence']}), "
+        f"{corpus['tokenizer']['kind']} tokenizer with {corpus['tokenizer']['vocab_size']:,} ids, "
+        f"seed {config['seed']}. Figures {result['label']} on {machine['processor']}, {machine['cores']} cores."
     )
 
 

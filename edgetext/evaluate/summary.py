@@ -30,6 +30,7 @@ EVALUATION_TOKENS = 100_000
 
 def summarise(
     directory: Path,
+    tokenizer: Tokenizer,
     train: NDArray[np.unsignedinteger],
     valid: NDArray[np.unsignedinteger],
     test: NDArray[np.unsignedinteger],
@@ -65,7 +66,7 @@ def summarise(
             }
         )
     accepted = "refined" if verdict is not None and verdict.accepted else "distilled"
-    referee = Referee(train, test, models["teacher"].config.vocab_size)
+    referee = Referee(train, test, tokenizer.vocab_size, tokenizer.suppressed)
     result = {
         "label": "measured",
         "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()},
@@ -77,7 +78,7 @@ def summarise(
         "models": rows,
         "refinement": None if verdict is None else asdict(verdict),
         "frontier": _frontier(referee, models),
-        "samples": _samples(directory, models[accepted]),
+        "samples": _samples(tokenizer, models[accepted]),
     }
     write_json(directory / RESULT_FILE, result)
     return result
@@ -96,10 +97,11 @@ def _frontier(referee: Referee, models: dict[str, GeneratorModel]) -> dict[str, 
     }
 
 
-def _samples(directory: Path, model: GeneratorModel, count: int = 3) -> list[str]:
+def _samples(tokenizer: Tokenizer, model: GeneratorModel, count: int = 3) -> list[str]:
     """A few texts of the student, from the start of a document, temperature 0.7."""
-    tokenizer = Tokenizer.from_json((directory / "tokenizer.json").read_bytes())
-    texts = sample_tokens(model, 4 * count, 80, seed=SWEEP_SEED, temperature=0.7)
+    texts = sample_tokens(
+        model, 4 * count, 80, seed=SWEEP_SEED, temperature=0.7, suppressed=tokenizer.suppressed
+    )
     return [tokenizer.decode(text) for text in texts if text][:count]
 
 

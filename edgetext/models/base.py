@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -73,12 +74,14 @@ def sample_tokens(
     seed: int,
     temperature: float = 1.0,
     eos_id: int = 0,
+    suppressed: Sequence[int] = (1,),
     batch: int = 256,
 ) -> list[list[int]]:
     """Draw `count` texts of at most `length` tokens by ancestral sampling, each started from `eos_id`.
 
-    Returns the token ids without the leading and the final end token. Deterministic for a seed: the
-    uniform draws come from a generator of its own, so no other random stream is touched.
+    `suppressed` ids (padding, unknown words) are never drawn. Returns the token ids without the leading and
+    the final end token. Deterministic for a seed: the uniform draws come from a generator of its own, so no
+    other random stream is touched.
     """
     device = next(model.parameters()).device
     random = torch.Generator(device="cpu").manual_seed(seed)
@@ -93,7 +96,9 @@ def sample_tokens(
         for _ in range(length):
             output = model(token, state)
             state = output.state
-            p = torch.softmax(output.logits[:, -1].float() / temperature, dim=-1)  # [B,V]
+            logits = output.logits[:, -1].float() / temperature  # [B,V]
+            logits[:, list(suppressed)] = -torch.inf
+            p = logits.softmax(-1)
             cumulative = p.cumsum(-1)
             uniform = torch.rand(B, 1, generator=random).to(device) * cumulative[:, -1:]
             token = torch.searchsorted(cumulative, uniform, right=True).clamp_max(p.shape[-1] - 1)

@@ -22,10 +22,12 @@ from edgetext_export.source import Source, read_source
 from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
 from edgetext_runtime.errors import BundleError, EdgetextError
 from edgetext_runtime.generator import Generator
-from edgetext_runtime.sampling import GenerationDefaults
+from edgetext_runtime.sampling import GenerationDefaults, SamplingParams
 
 QUALITY_TOKENS = 20_000
 """Test tokens that the quality record is measured on, at most."""
+GENERATION = GenerationDefaults(SamplingParams(temperature=0.8, top_k=40, top_p=0.95))
+"""Sampling that a bundle uses when nothing is asked for."""
 VERIFIED_THREADS = (1, 2)
 """Thread counts at which the written file must give its golden tokens."""
 
@@ -83,7 +85,7 @@ def export_run(
         precision: "int8" or "fp32".
         force: replace an existing output.
         quality_tokens: most test tokens for the quality record.
-        generation: sampling the bundle uses when nothing is asked for; default: plain sampling.
+        generation: sampling the bundle uses when nothing is asked for; default: `GENERATION`.
         progress: called with (tokens compared, tokens in all).
 
     Raises:
@@ -99,9 +101,9 @@ def export_run(
     source = read_source(run_dir)
     _check_output(path, force)
     config = source.model.config
-    graph = build_step_graph(config, source.weights(), precision)
+    graph = build_step_graph(config, source.weights(), precision, suppressed=source.tokenizer.suppressed)
     manifest = _manifest(source, config, graph)
-    defaults = generation or GenerationDefaults()
+    defaults = generation or GENERATION
     members = {
         "model.onnx": graph.model,
         "tokenizer.json": source.tokenizer_json,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,7 +37,11 @@ class StepGraph:
 
 
 def build_step_graph(
-    config: ModelConfig, weights: Mapping[str, FloatArray], precision: Precision
+    config: ModelConfig,
+    weights: Mapping[str, FloatArray],
+    precision: Precision,
+    *,
+    suppressed: Sequence[int] = (),
 ) -> StepGraph:
     """Write the step graph of a generator.
 
@@ -49,6 +53,7 @@ def build_step_graph(
         config: shape of the generator.
         weights: float32 arrays under the names of the checkpoint; a tied model has no `head.weight`.
         precision: "int8" or "fp32".
+        suppressed: ids that are never sampled (padding, unknown words).
 
     Raises:
         ExportError: for an unknown precision, weights that are missing, of a wrong shape or not finite, or a
@@ -69,7 +74,7 @@ def build_step_graph(
     for entry in state:
         g.input(entry.input, FLOAT, entry.shape)
     logits = (add_lstm if recurrent else add_transformer)(g, layers, config, checked)
-    add_sampling(g, logits)
+    add_sampling(g, logits, config.vocab_size, suppressed)
     for entry in state:
         g.output(entry.output, FLOAT, entry.shape)
     model = g.build(f"edgetext-{config.kind}", {"edgetext.graph": "step-1", "edgetext.precision": precision})

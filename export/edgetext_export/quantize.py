@@ -8,18 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetext.errors import ExportError
+from edgetext.models.config import INT8_BLOCKS
 
 FloatArray = NDArray[np.float32]
 
-BLOCKS = (128, 64, 32, 16)
-"""Block sizes tried, largest first: fewer scales read faster, and perplexity does not tell them apart."""
 ZERO_POINT = 128
 """Stored value of zero in unsigned 8-bit blocks, the default of MatMulNBits."""
 
 
 def choose_block(width: int) -> int:
     """Return the largest block that divides `width`, or 32 (with padding) where none does."""
-    return next((block for block in BLOCKS if width % block == 0), 32)
+    return next((block for block in INT8_BLOCKS if width % block == 0), 32)
 
 
 LSTM_LEVELS = 63

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
@@ -18,18 +20,23 @@ def declare_sampling_inputs(g: GraphBuilder) -> None:
     g.input("uniform", FLOAT, ["batch"])
 
 
-def add_sampling(g: GraphBuilder, logits: str) -> str:
+def add_sampling(g: GraphBuilder, logits: str, vocab_size: int, suppressed: Sequence[int] = ()) -> str:
     """Sample `next_token` [B,1] from the last row of `logits` [B,n,V].
 
     The definition, shared with `edgetext_runtime.sampling`: take the top_k largest logits in descending order
     (ties: lower id first); p = softmax(l / temperature) over those; c = cumsum(p); keep the prefix where
     c_i - p_i < top_p and p_i >= min_p * p_0; r = uniform * c at the last one kept; take the first i with
-    c_i > r.
+    c_i > r. `suppressed` ids (padding, unknown words) have a logit of minus infinity here, though not in the
+    `logits` output: the model may expect an unknown word, but nobody wants to read one.
 
     With uniform < 1 in float32 (at most 1 - 2**-24) the product r is always below the c it is scaled by, so
     the count of c_i <= r needs no clamp.
     """
     last = g.node("Gather", [logits, g.scalar(-1, np.int64)], axis=1)  # [B,V]
+    if suppressed:
+        mask = np.zeros(vocab_size, np.float32)
+        mask[list(suppressed)] = -np.inf
+        last = g.node("Add", [last, g.constant("suppressed", mask)])
     values, ids = g.nodes("TopK", [last, "top_k"], ["top.values", "top.ids"], axis=1)  # [B,k]
     p = g.node("Softmax", [g.node("Div", [values, "temperature"])], axis=1)
     c = g.node("CumSum", [p, g.scalar(1, np.int64)])

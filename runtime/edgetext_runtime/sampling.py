@@ -13,6 +13,7 @@ Sources: top-k, Fan et al. 2018; nucleus (top-p), Holtzman et al. 2020; min-p, N
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -79,19 +80,24 @@ class SamplingParams:
         )
 
 
-def sample(logits: FloatArray, params: SamplingParams, uniform: FloatArray) -> IntArray:
+def sample(
+    logits: FloatArray, params: SamplingParams, uniform: FloatArray, suppressed: Sequence[int] = ()
+) -> IntArray:
     """Choose a token for every row: the reference for the sampling inside the graph.
 
     Args:
         logits: [B, V].
         params: the sampling parameters.
         uniform: [B], numbers in [0, 1), one for each row.
+        suppressed: ids that are never chosen; a bundle's graph suppresses padding and unknown words.
 
     Returns:
         Token ids, int64 [B].
     """
     resolved = params.resolve(logits.shape[-1])
-    rows = zip(logits.astype(np.float32), uniform.astype(np.float32), strict=True)
+    allowed = logits.astype(np.float32)
+    allowed[:, list(suppressed)] = -np.inf
+    rows = zip(allowed, uniform.astype(np.float32), strict=True)
     return np.array([_sample_row(row, resolved, u) for row, u in rows], dtype=np.int64)
 
 

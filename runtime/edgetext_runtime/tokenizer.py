@@ -59,6 +59,11 @@ class Tokenizer(ABC):
             if special is not None:
                 self._pieces[special] = b""
 
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """Ids that are never sampled, though a model may expect them: padding and unknown words."""
+        return (self.pad_id,) if self.unk_id is None else (self.pad_id, self.unk_id)
+
     @staticmethod
     def from_json(data: bytes | str) -> "Tokenizer":
         """Reads the text of a ``tokenizer.json``.

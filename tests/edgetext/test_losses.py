@@ -29,7 +29,9 @@ def test_hard_cross_entropy_by_hand(batch):
             if mask[b, t]:
                 row = student[b, t].tolist()
                 total += math.log(sum(math.exp(x) for x in row)) - row[targets[b, t]]
-    assert hard_cross_entropy(student, targets, mask).item() == pytest.approx(total / mask.sum().item(), abs=1e-5)
+    assert hard_cross_entropy(student, targets, mask).item() == pytest.approx(
+        total / mask.sum().item(), abs=1e-5
+    )
 
 
 def test_soft_cross_entropy_by_hand(batch):

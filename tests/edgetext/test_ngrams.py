@@ -5,10 +5,10 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from edgetext_runtime.errors import InputError
 
 from edgetext.evaluate.kneser_ney import FALLBACK_DISCOUNT, KneserNey
 from edgetext.evaluate.ngrams import ReferenceSet, bleu, corpus_statistics, distinct, self_bleu
+from edgetext_runtime.errors import InputError
 
 
 def words(text):

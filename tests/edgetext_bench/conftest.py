@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import tiny_bundle as tiny
+
 from edgetext_bench import Record, Settings, bench
 from edgetext_runtime import write_bundle
 

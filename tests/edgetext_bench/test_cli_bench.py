@@ -4,9 +4,9 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from edgetext_bench import Record
 
 from edgetext.cli import group
+from edgetext_bench import Record
 
 FAST = ("--threads", "1", "--tokens", "50", "--repeats", "2", "--prompt", "once")
 

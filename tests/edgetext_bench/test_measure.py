@@ -4,9 +4,10 @@ import json
 import os
 import zipfile
 
-import edgetext_bench.measure
 import pytest
 import tiny_bundle as tiny
+
+import edgetext_bench.measure
 from edgetext_bench import Record, Settings, bench, markdown_table
 from edgetext_bench.environment import CPU_FLAGS, parse_cgroup_quota, parse_cpu_flags, read_environment
 from edgetext_runtime import write_bundle

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from edgetext_bench import Record, markdown_table, plot_latency
 from edgetext_bench.report import notes
 from edgetext_bench.summary import quantile, ratio, speedups, summarise

@@ -1,6 +1,7 @@
 """The start-up benchmark finds the commands by itself; how fast they are is not a test's business."""
 
 import pytest
+
 from edgetext_bench.startup import Startup, commands, parse_commands, startup_table
 from edgetext_runtime.errors import InputError
 

@@ -31,13 +31,12 @@ def kept(logits, params):
     return order[within]
 
 
-@pytest.fixture(scope="module")
-def draw():
+def sampler(vocab_size, suppressed=()):
     """A function (logits [B,V], params, uniform [B]) → ids [B], computed by the graph alone."""
     g = GraphBuilder()
     g.input("logits", FLOAT, ["batch", "n", "V"])
     declare_sampling_inputs(g)
-    add_sampling(g, "logits")
+    add_sampling(g, "logits", vocab_size, suppressed)
     session = onnxruntime.InferenceSession(g.build("sampling", {}), providers=["CPUExecutionProvider"])
 
     def call(logits, params, uniform):
@@ -53,6 +52,22 @@ def draw():
         return session.run(["next_token"], feeds)[0][:, 0]
 
     return call
+
+
+@pytest.fixture(scope="module")
+def draw():
+    return sampler(97)
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+def test_suppressed_ids_are_never_drawn_and_leave_the_rest_alone(params):
+    random = np.random.default_rng(3)
+    logits = (random.standard_normal((300, 11)) * 2).astype(np.float32)
+    logits[:, [1, 2]] += 4
+    uniform = random.random(300, dtype=np.float32)
+    drawn = sampler(11, (1, 2))(logits, params, uniform)
+    assert not np.isin(drawn, [1, 2]).any()
+    assert (drawn != sample(logits, params, uniform, (1, 2))).sum() <= 1
 
 
 @pytest.mark.parametrize("params", PARAMS, ids=str)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_bundle as tiny
+
 from edgetext_runtime import Generator, write_bundle
 from edgetext_runtime.tokenizer import Tokenizer
 

@@ -9,11 +9,12 @@ from io import BytesIO
 
 import pytest
 import tiny_bundle as tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgetext_runtime import Bundle, BundleError, InputError, Manifest, read_bundle, write_bundle
 from edgetext_runtime.bundle import MEMBER_LIMITS, StateTensor
 from edgetext_runtime.manifest import MAX_STATE_BYTES, MemberRecord
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 STATE = (StateTensor("past.h.0", "present.h.0", ("batch", 4)),)
 CACHE = (StateTensor("past.key.0", "present.key.0", ("batch", 2, "context", 4), kind="kv_cache"),)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tiny_bundle as tiny
+
 from edgetext_runtime import (
     BundleError,
     EdgetextError,

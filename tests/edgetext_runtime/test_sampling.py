@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import tiny_bundle as tiny
-from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.sampling import GenerationDefaults, SamplingParams, UniformStream, check_seed, sample
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+from edgetext_runtime.errors import BundleError, InputError
+from edgetext_runtime.sampling import GenerationDefaults, SamplingParams, UniformStream, check_seed, sample
 
 VOCAB = 20
 

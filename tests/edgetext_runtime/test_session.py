@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import tiny_bundle as tiny
+from onnx import TensorProto
+
 from edgetext_runtime import (
     BundleError,
     DependencyError,
@@ -14,7 +16,6 @@ from edgetext_runtime import (
     SamplingParams,
     StepSession,
 )
-from onnx import TensorProto
 
 VOCAB = 30
 GREEDY = SamplingParams(temperature=0)

@@ -1,10 +1,11 @@
 """Stop strings: nothing of them is shown, whatever the pieces."""
 
 import pytest
-from edgetext_runtime.errors import InputError
-from edgetext_runtime.stopping import StopFilter, check_stops
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgetext_runtime.errors import InputError
+from edgetext_runtime.stopping import StopFilter, check_stops
 
 
 def feed(pieces, stops):
