@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from edgetext.corpus.config import CorpusConfig
@@ -12,6 +12,8 @@ from edgetext.errors import ConfigError
 from edgetext.training.settings import LoopSettings, OptimizerSettings
 
 TokenizerKind = Literal["bpe", "word", "char"]
+VOCABULARIES: dict[str, int] = {"bpe": 2048, "word": 8192, "char": 1024}
+"""Most token ids by tokenizer kind, unless another number is given."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class RefineSettings:
     """Real tokens given before a continuation."""
     length: int = 24
     """Tokens the student writes after them."""
-    rollouts: int = 32
-    """Texts per step on each side of the discriminator."""
+    rollouts: int = 48
+    """Most texts on each side of the discriminator, cut from the windows of one step (or part of one)."""
     adversarial_weight: float = 0.1
     """Weight of the adversarial loss beside the distillation loss (weight 1)."""
     final_beta: float = 100.0
@@ -68,19 +70,19 @@ class DistillConfig:
     """Which text, how cut and split."""
     tokenizer: TokenizerKind = "bpe"
     """Tokenizer kind."""
-    vocab_size: int = 2048
-    """Most token ids."""
+    vocab_size: int | None = None
+    """Most token ids; None takes the tokenizer kind's own default (`VOCABULARIES`)."""
     teacher: str = "lstm-teacher"
     """A preset or shape to train, or the directory of a trained teacher."""
     student: str = "lstm-student"
     """The student's preset or shape."""
-    teacher_steps: int = 600
+    teacher_steps: int = 1200
     """Optimiser steps of the teacher."""
-    distill_steps: int = 800
+    distill_steps: int = 1200
     """Optimiser steps of the distillation."""
     refine_steps: int = 150
     """Optimiser steps of the refinement; 0 leaves it out."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Windows per step."""
     sequence_length: int = 96
     """T, tokens per window."""
@@ -96,9 +98,9 @@ class DistillConfig:
     """Soft targets."""
     refine: RefineSettings = field(default_factory=RefineSettings)
     """The adversarial game."""
-    teacher_rate: float = 2e-3
+    teacher_rate: float = 5e-3
     """Peak learning rate of the teacher."""
-    student_rate: float = 4e-3
+    student_rate: float = 8e-3
     """Peak learning rate of the distillation."""
     refine_rate: float = 2e-4
     """Peak learning rate of the student in the refinement."""
@@ -114,10 +116,6 @@ class DistillConfig:
             raise ConfigError(
                 f"the refinement reads {span} tokens of each window, but --sequence-length is "
                 f"{self.sequence_length}; raise it, or leave the refinement out with --refine-steps 0"
-            )
-        if self.refine_steps and self.refine.rollouts * self.accumulation > self.batch_size:
-            object.__setattr__(
-                self, "refine", replace(self.refine, rollouts=self.batch_size // self.accumulation)
             )
         for steps in (self.teacher_steps, self.distill_steps):
             self.loop(steps)

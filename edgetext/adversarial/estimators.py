@@ -18,6 +18,15 @@ def gumbel_softmax(logits: Tensor, inverse_temperature: float) -> Tensor:
     return torch.softmax((logits + gumbel_noise(logits)) * inverse_temperature, dim=-1)
 
 
+def straight_through(soft: Tensor) -> Tensor:
+    """One-hot of the likeliest entry of a relaxed sample, with the relaxed sample's gradient (Jang et al. 2017).
+
+    The discriminator then sees written text as it sees real text, and cannot tell them by their softness.
+    """
+    hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+    return hard + soft - soft.detach()
+
+
 def inverse_temperature(step: int, steps: int, final: float) -> float:
     """β = final^((step+1)/steps): exponential annealing from about 1 to `final` (Nie et al. 2019, RelGAN)."""
     return float(final ** ((step + 1) / steps))
@@ -26,14 +35,15 @@ def inverse_temperature(step: int, steps: int, final: float) -> float:
 def gumbel_rollout(
     forward: nn.Module, model: GeneratorModel, prefix: Tensor, length: int, beta: float
 ) -> Tensor:
-    """Continue token prefixes [B,P] by `length` relaxed samples [B,length,V], each fed back as a soft token.
+    """Continue token prefixes [B,P] by `length` samples [B,length,V], each fed back as the next input.
 
+    Samples are one-hot forwards and relaxed (inverse temperature `beta`) backwards.
     `forward` is the (possibly wrapped) module to call, `model` the generator it wraps.
     """
     output = forward(prefix)
     samples = []
     for index in range(length):
-        sample = gumbel_softmax(output.logits[:, -1].float(), beta)  # [B,V]
+        sample = straight_through(gumbel_softmax(output.logits[:, -1].float(), beta))  # [B,V]
         samples.append(sample)
         if index + 1 < length:
             soft = model.embed_distribution(sample)[:, None]  # [B,1,E]

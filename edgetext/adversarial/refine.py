@@ -87,9 +87,11 @@ class RefineTask:
         save_model(directory, self.model)
 
     def _texts(self, step: int, part: int) -> tuple[Tensor, Tensor]:
-        """Real texts [R, prefix + length] of this step's windows, and their prefixes."""
-        inputs, _ = self.anchor.windows(step, part)
-        real = inputs[: self.settings.rollouts, : self.settings.prefix + self.settings.length]
+        """Real texts [R, prefix + length] cut from this step's windows, and their prefixes [R, prefix]."""
+        inputs, _ = self.anchor.windows(step, part)  # [B,T]
+        span = self.settings.prefix + self.settings.length
+        whole = inputs.shape[1] // span * span
+        real = inputs[:, :whole].reshape(-1, span)[: self.settings.rollouts]
         return real, real[:, : self.settings.prefix]
 
     def _rollout(self, prefix: Tensor, step: int) -> Tensor:

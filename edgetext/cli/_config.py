@@ -26,7 +26,8 @@ def distill_config(options: dict[str, Any]) -> DistillConfig:
     corpus = CorpusConfig(source=source, **{name: given.pop(name) for name in sorted(corpus_fields)})
     soft = SoftTargets(given.pop("temperature"), given.pop("soft_weight"))
     config = DistillConfig(corpus=corpus, soft=soft, **given)
+    any_vocabulary = 1000
     if not Path(config.teacher).is_dir():
-        resolve_model(config.teacher, config.vocab_size)
-    resolve_model(config.student, config.vocab_size)
+        resolve_model(config.teacher, any_vocabulary)
+    resolve_model(config.student, any_vocabulary)
     return config

@@ -32,7 +32,9 @@ import click
     help="Where everything is written.  [default: runs/NAME-OF-CORPUS]",
 )
 @click.option("--tokenizer", type=click.Choice(["bpe", "word", "char"]), default="bpe")
-@click.option("--vocab-size", default=2048, metavar="V", help="Most token ids.")
+@click.option(
+    "--vocab-size", type=int, metavar="V", help="Most token ids.  [default: bpe 2048, word 8192, char 1024]"
+)
 @click.option(
     "--teacher",
     default="lstm-teacher",
@@ -40,10 +42,10 @@ import click
     help="Shape to train (`edgetext presets`), or a directory with a trained teacher.",
 )
 @click.option("--student", default="lstm-student", metavar="SHAPE", help="Shape of the student.")
-@click.option("--teacher-steps", default=600, metavar="N", help="Training steps of the teacher.")
-@click.option("--distill-steps", default=800, metavar="N", help="Training steps of the student.")
+@click.option("--teacher-steps", default=1200, metavar="N", help="Training steps of the teacher.")
+@click.option("--distill-steps", default=1200, metavar="N", help="Training steps of the student.")
 @click.option("--refine-steps", default=150, metavar="N", help="Adversarial steps; 0: none.")
-@click.option("--batch-size", default=32, metavar="B", help="Windows per step.")
+@click.option("--batch-size", default=16, metavar="B", help="Windows per step.")
 @click.option("--sequence-length", default=96, metavar="T", help="Tokens per window.")
 @click.option("--accumulation", default=1, metavar="N", help="Parts of a step, to save memory.")
 @click.option(
@@ -59,8 +61,8 @@ import click
     metavar="W",
     help="Weight of the soft targets; the hard ones have 1 - W.",
 )
-@click.option("--teacher-rate", default=2e-3, metavar="LR", help="Teacher's peak learning rate.")
-@click.option("--student-rate", default=4e-3, metavar="LR", help="Student's peak learning rate.")
+@click.option("--teacher-rate", default=5e-3, metavar="LR", help="Teacher's peak learning rate.")
+@click.option("--student-rate", default=8e-3, metavar="LR", help="Student's peak learning rate.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),

@@ -15,7 +15,7 @@ import torch
 import edgetext
 from edgetext.adversarial.refine import RefineTask
 from edgetext.checkpoint import load_model, read_json, save_model, write_json
-from edgetext.config import DistillConfig, fingerprint
+from edgetext.config import VOCABULARIES, DistillConfig, fingerprint
 from edgetext.corpus import CorpusRecord, load_record, prepare_corpus
 from edgetext.distill.stage import run_stage
 from edgetext.distill.tasks import DistillTask, LikelihoodTask
@@ -223,7 +223,11 @@ def _prepare_corpus(config: DistillConfig, directory: Path, say: Callable[[str],
     tokenizer = given.read_bytes() if given.is_file() else None
     say(f"corpus: reading {config.corpus.source}")
     record = prepare_corpus(
-        config.corpus, config.tokenizer, config.vocab_size, directory, tokenizer=tokenizer
+        config.corpus,
+        config.tokenizer,
+        config.vocab_size or VOCABULARIES[config.tokenizer],
+        directory,
+        tokenizer=tokenizer,
     )
     tokens = ", ".join(f"{name} {split.tokens:,}" for name, split in record.splits.items())
     say(

@@ -118,7 +118,8 @@ def _origin(directory: Path, result: dict[str, Any]) -> str:
         f"Corpus `{corpus['source']}` ({corpus['documents']:,} documents, "
         f"{corpus['characters']:,} characters, licence {corpus['licence']}), "
         f"{corpus['tokenizer']['kind']} tokenizer with {corpus['tokenizer']['vocab_size']:,} ids, "
-        f"seed {config['seed']}. Figures {result['label']} on {machine['processor']}, {machine['cores']} cores."
+        f"seed {config['seed']}. Figures {result['label']} on {machine['processor']}, "
+        f"{machine['cores']} cores."
     )
 
 

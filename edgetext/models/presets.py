@@ -35,13 +35,13 @@ def _transformer(
 
 
 PRESETS: dict[str, tuple[ModelConfig, str]] = {
-    "lstm-teacher": (_lstm(512, 768, 2, tied=False, dropout=0.2), "default teacher"),
-    "lstm-teacher-small": (_lstm(384, 512, 1, tied=False, dropout=0.3), "teacher for small corpora"),
-    "lstm-student": (_lstm(192, 384, 1, tied=True, dropout=0.0), "default student"),
-    "lstm-student-small": (_lstm(96, 192, 1, tied=True, dropout=0.0), "a third of a megabyte"),
-    "transformer-teacher": (_transformer(384, 6, 6, 6, 1024, 0.1), "Transformer teacher"),
-    "transformer-student": (_transformer(160, 4, 5, 1, 448, 0.0), "Transformer student"),
-    "transformer-student-small": (_transformer(96, 3, 3, 1, 256, 0.0), "a third of a megabyte"),
+    "lstm-teacher": (_lstm(512, 768, 1, tied=False, dropout=0.2), "default teacher"),
+    "lstm-teacher-large": (_lstm(512, 1024, 2, tied=False, dropout=0.3), "a longer training"),
+    "lstm-student": (_lstm(128, 288, 1, tied=True, dropout=0.0), "default student"),
+    "lstm-student-small": (_lstm(96, 160, 1, tied=True, dropout=0.0), "a third of a megabyte"),
+    "transformer-teacher": (_transformer(320, 6, 5, 5, 896, 0.1), "Transformer teacher"),
+    "transformer-student": (_transformer(128, 3, 4, 2, 320, 0.0), "Transformer student"),
+    "transformer-student-small": (_transformer(96, 2, 3, 1, 256, 0.0), "a third of a megabyte"),
 }
 """Name → (shape at the reference vocabulary, what it is for)."""
 
