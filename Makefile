@@ -17,11 +17,11 @@ $(INSTALLED): pyproject.toml runtime/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./runtime -e '.[dev]'
 	@touch $@
 
-$(RUN)/report.md: $(INSTALLED)
+$(RUN)/result.json: | $(INSTALLED)
 	@echo "== distill: corpus, teacher, student, refinement, into $(RUN) (about seven minutes on two cores)"
 	$(BIN)/edgetext distill --run $(RUN) --resume
 
-$(RUN)/student-%.etx: $(RUN)/report.md
+$(RUN)/student-%.etx: $(RUN)/result.json
 	@echo "== export: the student as a $* bundle, checked against torch"
 	$(BIN)/edgetext export $(RUN) --$* -o $@ --force
 

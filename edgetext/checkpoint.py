@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from edgetext.models.base import GeneratorModel
 
+PARTIAL = ".partial"
+"""Ending of files that are not whole yet."""
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 
@@ -23,7 +25,7 @@ CONFIG_FILE = "config.json"
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` by temporary file, fsync and rename: readers see old or new, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -31,14 +33,26 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        _sync_directory(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
+def _sync_directory(path: Path) -> None:
+    """Make a rename survive a power cut, where the system can sync a directory."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, indented, keys in the order given."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

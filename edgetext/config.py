@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from edgetext.corpus.config import CorpusConfig
 from edgetext.errors import ConfigError
+from edgetext.tokenization import TokenizerKind
 from edgetext.training.settings import LoopSettings, OptimizerSettings
 
-TokenizerKind = Literal["bpe", "word", "char"]
 VOCABULARIES: dict[str, int] = {"bpe": 2048, "word": 8192, "char": 1024}
 """Most token ids by tokenizer kind, unless another number is given."""
 
@@ -27,7 +27,7 @@ class SoftTargets:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise ConfigError(f"--temperature is {self.temperature}; it must be positive")
         if not 0 <= self.soft_weight <= 1:
             raise ConfigError(f"--soft-weight is {self.soft_weight}; it must be in [0, 1]")
@@ -45,12 +45,12 @@ class RefineSettings:
     """Most texts on each side of the discriminator, cut from the windows of one step (or part of one)."""
     adversarial_weight: float = 0.1
     """Weight of the adversarial loss beside the distillation loss (weight 1)."""
-    final_beta: float = 100.0
+    final_beta: float = 2.0
     """Inverse Gumbel temperature at the end; it rises exponentially from about 1."""
     discriminator_rate: float = 1e-3
     """Peak learning rate of the discriminator (Adam, β1 0.5)."""
     discriminator_warmup: int = 20
-    """First steps in which the adversarial loss does not yet reach the student."""
+    """First steps in which the adversarial loss does not yet reach the student; a fifth of them at most."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -78,7 +78,7 @@ class DistillConfig:
     """The student's preset or shape."""
     teacher_steps: int = 1200
     """Optimiser steps of the teacher."""
-    distill_steps: int = 1200
+    distill_steps: int = 1800
     """Optimiser steps of the distillation."""
     refine_steps: int = 150
     """Optimiser steps of the refinement; 0 leaves it out."""
@@ -98,17 +98,21 @@ class DistillConfig:
     """Soft targets."""
     refine: RefineSettings = field(default_factory=RefineSettings)
     """The adversarial game."""
-    teacher_rate: float = 5e-3
+    teacher_rate: float = 8e-3
     """Peak learning rate of the teacher."""
     student_rate: float = 8e-3
     """Peak learning rate of the distillation."""
-    refine_rate: float = 2e-4
+    refine_rate: float = 3e-4
     """Peak learning rate of the student in the refinement."""
     seed: int = 0
     """Seed of initialisation, batches, dropout and noise."""
 
     def __post_init__(self) -> None:
         """Check what no stage checks by itself."""
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"--seed is {self.seed}; it must be in [0, 2**32)")
+        if self.vocab_size is not None and self.vocab_size < 1:
+            raise ConfigError(f"--vocab-size is {self.vocab_size}; it must be at least 1")
         if self.refine_steps < 0:
             raise ConfigError(f"--refine-steps is {self.refine_steps}; 0 leaves the refinement out")
         span = self.refine.prefix + self.refine.length

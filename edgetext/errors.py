@@ -3,6 +3,7 @@
 EdgetextError                (edgetext_runtime.errors)
 ├── ConfigError              an option or a pair of options that cannot work (also a ValueError)
 ├── CorpusError              a corpus that cannot be read or split; names file, line and remedy
+├── TrainingError            a training that has left the numbers (a loss that is not finite)
 ├── CheckpointError          a checkpoint or run directory that is missing, incomplete or does not fit
 └── ExportError              a model that cannot be exported, or an export that failed its checks
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from edgetext_runtime.errors import EdgetextError
 
-__all__ = ["CheckpointError", "ConfigError", "CorpusError", "EdgetextError", "ExportError"]
+__all__ = ["CheckpointError", "ConfigError", "CorpusError", "EdgetextError", "ExportError", "TrainingError"]
 
 
 class ConfigError(EdgetextError, ValueError):
@@ -24,6 +25,10 @@ class CorpusError(EdgetextError):
 
 class CheckpointError(EdgetextError):
     """A checkpoint or run directory that is missing, incomplete, or does not fit its configuration."""
+
+
+class TrainingError(EdgetextError):
+    """A training that cannot go on: its loss is not finite; the message names the step and what to change."""
 
 
 class ExportError(EdgetextError):

@@ -1,12 +1,13 @@
-"""Turns a record into something to look at: a Markdown table and a figure."""
+"""Turns a record into something to look at: Markdown tables and a figure."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetext_bench.record import BundleInfo, Record
+from edgetext_bench.record import BundleInfo, Record, Run
 from edgetext_bench.summary import CONFIDENCE, Figure, RunSummary, speedups, summarise
 from edgetext_runtime.errors import DependencyError, EdgetextError
 
@@ -18,6 +19,8 @@ _BUSY = 0.3
 """Load per core before the measurement from which the machine counts as busy."""
 _COLOURS = {"int8": "#0b7a75", "fp32": "#7a5195"}
 _OTHER_COLOUR = "#555555"
+_COLUMNS = 100
+"""Width of text and, as far as file names allow, of tables."""
 _WIDE = 8
 """From this ratio of the largest to the smallest latency on, a linear axis shows only the largest."""
 
@@ -29,7 +32,7 @@ def markdown_table(record: Record) -> str:
     quota = "" if environment.cpu_quota is None else f", quota {environment.cpu_quota:g}"
     governor = "" if environment.governor is None else f", governor {environment.governor}"
     prompts = sorted({(run.short_prompt_tokens, run.long_prompt_tokens) for run in record.runs})
-    blocks = [
+    paragraphs = [
         f"**{record.label}** on {record.created} with `{record.command}`",
         f"{environment.cpu}{flags}; "
         f"{environment.usable_cores} of {environment.cores} cores{quota}{governor}; "
@@ -37,11 +40,21 @@ def markdown_table(record: Record) -> str:
         f"ONNX Runtime {environment.onnxruntime}, edgetext-runtime {environment.edgetext_runtime}.",
         f"{settings.tokens} tokens × {settings.repeats} rounds, top-k {settings.top_k}, "
         f"top-p {settings.top_p:g}, temperature {settings.temperature:g}; bundles take turns. "
-        f"Prompts of {' and '.join(f'{short} / {long}' for short, long in prompts)} tokens. "
+        f"Prompts of {' and '.join(f'{short} / {long}' for short, long in prompts)} tokens (short / long). "
         f"Values are medians unless a percentile is named; [ ] is a {CONFIDENCE:.0%} bootstrap interval "
         "over rounds.",
+    ]
+    runs = [(run, summarise(run)) for run in record.runs]
+    blocks = [
+        *map(_wrap, paragraphs),
         _bundle_table(record.bundles),
-        _latency_table(record),
+        _wrap("Time per token in µs, sampling and text included; session: the graph alone."),
+        _decode_table(record, runs),
+        _wrap(
+            "Start-up in ms: first and second load of the bundle; cold start: from the start of a process to "
+            "its first token; TTFT: from a prompt to its first token. Memory: most resident, in MB."
+        ),
+        _start_table(record, runs),
         *_lines(_speedup_lines(record)),
         *_lines(f"Note: {note}" for note in notes(record)),
     ]
@@ -93,7 +106,7 @@ def plot_latency(record: Record, path: str | Path) -> Path:
         EdgetextError: the file cannot be written.
     """
     rows = [summarise(run) for run in record.runs]
-    canvas = new_canvas(width=8, height=1.9 + 0.55 * len(rows))
+    canvas = new_canvas(width=8, height=2.1 + 0.55 * len(rows))
     axes = canvas.subplots()
     for place, row in enumerate(reversed(rows)):
         precision = record.bundles[row.bundle].precision
@@ -112,7 +125,7 @@ def plot_latency(record: Record, path: str | Path) -> Path:
         axes.set_xlim(left=0)
     scale = ", logarithmic scale" if wide else ""
     axes.set_xlabel(f"µs per token, sampling and text included (lower is better{scale})")
-    axes.set_title("Time per token", loc="left", fontweight="bold")
+    canvas.suptitle("Time per token", x=0.02, ha="left", fontweight="bold")
     canvas.supxlabel(
         f"{record.label}: {record.environment.cpu}, ONNX Runtime {record.environment.onnxruntime}, "
         f"{record.settings.tokens} tokens × {record.settings.repeats} rounds",
@@ -140,9 +153,11 @@ def new_canvas(width: float, height: float) -> Canvas:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Canvas
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise DependencyError("plots need matplotlib: pip install 'edgetext[train]'") from error
-    canvas = Canvas(figsize=(width, height), dpi=150, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+    canvas = Canvas(figsize=(width, height), dpi=150, layout=layout)
     FigureCanvasAgg(canvas)
     return canvas
 
@@ -189,7 +204,7 @@ def _draw_key(axes: Axes) -> None:
     axes.plot(
         [], [], color=_OTHER_COLOUR, linewidth=8, alpha=0.3, label=f"{CONFIDENCE:.0%} interval of the p50"
     )
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, fontsize=8)
+    axes.figure.legend(loc="upper right", ncols=4, frameon=False, fontsize=8)
 
 
 def _bundle_table(bundles: Sequence[BundleInfo]) -> str:
@@ -209,7 +224,6 @@ def _bundle_table(bundles: Sequence[BundleInfo]) -> str:
                 bundle.file,
                 bundle.architecture,
                 bundle.precision,
-                bundle.recipe,
                 f"{bundle.parameters:,}",
                 f"{bundle.bytes / 1e6:.2f}",
                 "–" if perplexity is None else f"{perplexity:.3f}",
@@ -217,33 +231,46 @@ def _bundle_table(bundles: Sequence[BundleInfo]) -> str:
                 "–" if flips is None else f"{flips:.2%}",
             )
         )
-    head = "bundle, model, precision, recipe, parameters, size MB, perplexity, against fp32, argmax flips"
-    return _table(head.split(", "), rows, text_columns=4)
+    head = ("bundle", "model", "precision", "parameters", "MB", "perplexity", "vs fp32", "flips")
+    recipes = [f"{bundle.file}: {bundle.recipe}" for bundle in bundles if bundle.precision != "fp32"]
+    explained = "Flips: share of steps whose likeliest token is not that of float32 in torch."
+    if recipes:
+        explained += f" Quantisation of {'; of '.join(recipes)}."
+    return f"{_table(head, rows, text_columns=3)}\n\n{_wrap(explained)}"
 
 
-def _latency_table(record: Record) -> str:
+def _decode_table(record: Record, runs: Sequence[tuple[Run, RunSummary]]) -> str:
     rows = []
-    for run in record.runs:
-        row = summarise(run)
+    for run, row in runs:
         stream = row.token_s or {}
         rows.append(
             (
-                record.bundles[row.bundle].file,
-                str(row.threads),
-                *(_scaled(figure, 1e3) for figure in (row.load_s, row.reload_s, row.first_token_s)),
-                *(_scaled(figure, 1e3) for figure in (row.ttft_short_s, row.ttft_long_s)),
+                _short_name(record, run),
                 _scaled(stream.get("p50"), 1e6, interval=True),
                 *(_scaled(stream.get(name), 1e6) for name in ("p90", "p99")),
-                _scaled(row.tokens_per_s, 1, interval=True),
                 _scaled(row.step_s["p50"], 1e6),
-                "–" if run.peak_rss_bytes is None else f"{run.peak_rss_bytes / 1e6:.0f}",
+                _scaled(row.tokens_per_s, 1, interval=True),
             )
         )
+    head = ("bundle × threads", "p50", "p90", "p99", "session p50", "tokens/s")
+    return _table(head, rows, text_columns=1)
+
+
+def _start_table(record: Record, runs: Sequence[tuple[Run, RunSummary]]) -> str:
+    rows = [
+        (
+            _short_name(record, run),
+            *(_scaled(figure, 1e3) for figure in (row.load_s, row.reload_s, row.first_token_s)),
+            *(_scaled(figure, 1e3) for figure in (row.ttft_short_s, row.ttft_long_s)),
+            "–" if run.peak_rss_bytes is None else f"{run.peak_rss_bytes / 1e6:.0f}",
+        )
+        for run, row in runs
+    ]
     head = (
-        "bundle, threads, first load ms, reload ms, process → token ms, TTFT short ms, TTFT long ms, "
-        "p50 µs, p90 µs, p99 µs, tokens/s, session only p50 µs, peak RSS MB"
+        *("bundle × threads", "first load", "second load", "cold start"),
+        *("TTFT short", "TTFT long", "memory"),
     )
-    return _table(head.split(", "), rows, text_columns=1)
+    return _table(head, rows, text_columns=1)
 
 
 def _speedup_lines(record: Record) -> Iterable[str]:
@@ -258,12 +285,37 @@ def _speedup_lines(record: Record) -> Iterable[str]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int) -> str:
-    ruler = ["---" if column < text_columns else "--:" for column in range(len(head))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows))
+    """Return a Markdown table with padded columns, the first ``text_columns`` of them to the left."""
+    cells = [head, *rows]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(head))]
+    padded = [
+        [
+            cell.ljust(width) if column < text_columns else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in cells
+    ]
+    ruler = [
+        "-" * width if column < text_columns else "-" * (width - 1) + ":"
+        for column, width in enumerate(widths)
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (padded[0], ruler, *padded[1:]))
+
+
+def _wrap(text: str, start: str = "") -> str:
+    """Break a paragraph into lines, between words only; ``start`` is what marks a list item."""
+    return textwrap.fill(
+        text,
+        _COLUMNS,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _lines(lines: Iterable[str]) -> list[str]:
-    text = "\n".join(f"- {line}" for line in lines)
+    text = "\n".join(_wrap(line, "- ") for line in lines)
     return [text] if text else []
 
 
@@ -278,6 +330,10 @@ def _scaled(figure: Figure | None, scale: float, *, interval: bool = False) -> s
 
 def _three_digits(value: float) -> str:
     return f"{value:,.{max(0, 3 - len(str(int(abs(value)))))}f}"
+
+
+def _short_name(record: Record, run: Run) -> str:
+    return f"{record.bundles[run.bundle].file} × {run.threads}"
 
 
 def _run_name(bundles: Sequence[BundleInfo], bundle: int, threads: int) -> str:

@@ -19,7 +19,7 @@ def gumbel_softmax(logits: Tensor, inverse_temperature: float) -> Tensor:
 
 
 def straight_through(soft: Tensor) -> Tensor:
-    """One-hot of the likeliest entry of a relaxed sample, with the relaxed sample's gradient (Jang et al. 2017).
+    """One-hot of a relaxed sample's largest entry, with the relaxed sample's gradient (Jang et al. 2017).
 
     The discriminator then sees written text as it sees real text, and cannot tell them by their softness.
     """

@@ -33,6 +33,7 @@ class RefineTask:
         """`anchor` brings the student, its teacher, the batches and the distillation loss."""
         self.name, self.anchor, self.settings, self.steps = "refine", anchor, settings, steps
         self.referee, self.seed = referee, seed
+        self.warmup = min(settings.discriminator_warmup, steps // 5)
         self.model = anchor.model
         self.discriminator: nn.Module = CNNDiscriminator(self.model.config.vocab_size)
         self.players: Mapping[str, nn.Module] = {"generator": self.model, "discriminator": self.discriminator}
@@ -63,7 +64,7 @@ class RefineTask:
     def generator_loss(self, step: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Distillation loss plus the weighted adversarial loss."""
         anchor, figures = self.anchor.loss(step, part)
-        if step < self.settings.discriminator_warmup or self.settings.adversarial_weight == 0:
+        if step < self.warmup or self.settings.adversarial_weight == 0:
             return anchor, {**figures, "anchor": anchor.detach()}
         real, prefix = self._texts(step, part)
         real_logits, fake_logits = self._judge(real, prefix, self._rollout(prefix, step))
@@ -75,9 +76,13 @@ class RefineTask:
         """Tokens of a step: the anchor's windows and what the student writes in both moves."""
         return self.anchor.tokens() + 2 * self.settings.rollouts * self.settings.length
 
+    def windows_per_pass(self) -> int:
+        """Windows in one pass over the training split."""
+        return self.anchor.windows_per_pass()
+
     def validate(self) -> Mapping[str, float]:
-        """LM score + reverse-LM score of fresh samples; the sum chooses the weights put to the referee."""
-        judged = self.referee.judge_model(self.model, seed=self.seed)
+        """LM score, reverse-LM score and held-out NLL; their sum chooses the weights put to the referee."""
+        judged = self.referee.judge(self.referee.sample(self.model, self.seed))
         nll = self.anchor.validate()["score"]
         score = judged.lm_score + judged.reverse_lm_score + nll
         return {"score": score, "nll": nll, **vars(judged)}

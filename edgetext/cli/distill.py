@@ -43,7 +43,7 @@ import click
 )
 @click.option("--student", default="lstm-student", metavar="SHAPE", help="Shape of the student.")
 @click.option("--teacher-steps", default=1200, metavar="N", help="Training steps of the teacher.")
-@click.option("--distill-steps", default=1200, metavar="N", help="Training steps of the student.")
+@click.option("--distill-steps", default=1800, metavar="N", help="Training steps of the student.")
 @click.option("--refine-steps", default=150, metavar="N", help="Adversarial steps; 0: none.")
 @click.option("--batch-size", default=16, metavar="B", help="Windows per step.")
 @click.option("--sequence-length", default=96, metavar="T", help="Tokens per window.")
@@ -61,7 +61,7 @@ import click
     metavar="W",
     help="Weight of the soft targets; the hard ones have 1 - W.",
 )
-@click.option("--teacher-rate", default=5e-3, metavar="LR", help="Teacher's peak learning rate.")
+@click.option("--teacher-rate", default=8e-3, metavar="LR", help="Teacher's peak learning rate.")
 @click.option("--student-rate", default=8e-3, metavar="LR", help="Student's peak learning rate.")
 @click.option(
     "--precision",
@@ -98,6 +98,8 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
     from edgetext.errors import EdgetextError
     from edgetext.evaluate.report import bundles, side_by_side
 
+    if Path(options["teacher"]).is_dir():
+        _refuse_unused("tokenizer", "vocab_size", "teacher_steps", "teacher_rate")
     config = distill_config(options)
     run = directory or Path("runs") / _name(config.corpus.source)
     try:
@@ -107,7 +109,8 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
     try:
         result = distill(config, run, resume=resume, force=force, say=lambda line: click.echo(line, err=True))
     except KeyboardInterrupt as error:
-        click.echo(f"{error or 'interrupted'}: edgetext distill … --run {run} --resume", err=True)
+        reason = str(error) or "interrupted"
+        click.echo(f"{reason}; go on with the same options and --run {run} --resume", err=True)
         sys.exit(130)
     click.echo(f"\n{side_by_side(result, bundles(run))}\n")
     for text in result["samples"]:
@@ -115,6 +118,19 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
     click.echo(f"report: {run / 'report.md'}    next: edgetext export {run} --int8")
     if as_json:
         click.echo(json.dumps({"run": str(run), "student": result["student"], "models": result["models"]}))
+
+
+def _refuse_unused(*names: str) -> None:
+    """Refuse options that a given teacher makes meaningless."""
+    from edgetext.errors import ConfigError
+
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{flag} has no effect with a trained teacher, which brings its own; leave it out"
+            )
 
 
 def _name(source: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -32,39 +33,35 @@ def command(run: str, precision: str, output: str | None, tokens: int, force: bo
     The graph is compared with torch on the run's test split, and the written file must give its golden
     tokens; a bundle that fails either is not written.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from edgetext_export import export_run
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("comparing with torch", total=None)
+    with click.progressbar(length=1, label="comparing with torch", file=sys.stderr) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
         report = export_run(
             run,
             output,
             "fp32" if precision == "fp32" else "int8",
             force,
             quality_tokens=tokens,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=show,
         )
-    _show(report)
+    click.echo(_figures(report))
     if as_json:
         click.echo(json.dumps(report.to_dict()))
 
 
-def _show(report: ExportReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _figures(report: ExportReport) -> str:
+    from edgetext.evaluate.markdown import plain
 
     quality = report.quality
-    table = Table("measure", "value", title=f"{report.path} · {report.precision}", title_justify="left")
-    size = f"{report.bundle_bytes:,} bytes ({report.model_bytes:,} of them the model)"
     change = f"{quality.perplexity_increase:+.3%}"
-    for row in (
+    rows = [
         ("parameters", f"{report.parameters:,}"),
-        ("size", size),
+        ("size", f"{report.bundle_bytes:,} bytes ({report.model_bytes:,} of them the model)"),
         ("perplexity, torch float32", f"{quality.perplexity_fp32:.3f}"),
         ("perplexity, exported", f"{quality.perplexity_exported:.3f} ({change})"),
         ("argmax flips, prompt", f"{quality.flip_rate_prompt:.2%} of {quality.tokens:,} tokens"),
@@ -72,6 +69,5 @@ def _show(report: ExportReport) -> None:
         ("logit error, mean / largest", f"{quality.mean_logit_error:.3g} / {quality.max_logit_error:.3g}"),
         ("golden cases replayed", f"{report.golden_cases}, at 1 and 2 threads"),
         ("seconds", f"{report.seconds:.1f}"),
-    ):
-        table.add_row(*row)
-    Console().print(table)
+    ]
+    return plain(f"{report.path} ({report.precision})", rows)

@@ -20,16 +20,11 @@ def command(model: str, as_json: bool) -> None:
 
     Sizes and hashes are checked on the way; the model is not run.
     """
-    from rich.console import Console
-
     from edgetext_runtime.bundle import read_bundle
 
     bundle = read_bundle(model)
     document = _document(bundle)
-    console = Console()
-    console.print(f"{model}\nsha256 {bundle.sha256}\n", markup=False, highlight=False)
-    for table in _tables(document):
-        console.print(table)
+    click.echo("\n\n".join([f"{model}\nsha256 {bundle.sha256}", *_tables(document)]))
     if as_json:
         click.echo(json.dumps(document))
 
@@ -46,39 +41,30 @@ def _document(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _tables(document: Mapping[str, Any]) -> list[Any]:
+def _tables(document: Mapping[str, Any]) -> list[str]:
+    from edgetext.evaluate.markdown import plain
+
     manifest = document["manifest"]
     apart = ("members", "state", "quantisation", "provenance", "config")
-    members = _table("members", "member", "bytes", "sha256")
-    for name, record in manifest["members"].items():
-        members.add_row(name, f"{record['size']:,}", record["sha256"])
-    state = _table("state", "input", "output", "shape", "dtype", "kind")
-    for entry in manifest["state"]:
-        shape = " × ".join(map(str, entry["shape"]))
-        state.add_row(entry["input"], entry["output"], shape, entry["dtype"], entry["kind"])
-    plain = {name: value for name, value in manifest.items() if name not in apart}
-    pairs = {"manifest": plain, **{name: manifest[name] for name in ("config", "quantisation", "provenance")}}
+    members = [
+        ("member", "bytes", "sha256"),
+        *((name, f"{record['size']:,}", record["sha256"]) for name, record in manifest["members"].items()),
+    ]
+    state = [
+        ("input", "output", "shape", "dtype", "kind"),
+        *(
+            (s["input"], s["output"], " × ".join(map(str, s["shape"])), s["dtype"], s["kind"])
+            for s in manifest["state"]
+        ),
+    ]
+    pairs = {"manifest": {name: value for name, value in manifest.items() if name not in apart}}
+    pairs |= {name: manifest[name] for name in ("config", "quantisation", "provenance")}
     pairs |= {name: document[name] for name in ("generation", "quality", "golden")}
-    return [members, state, *(_pairs(name, value) for name, value in pairs.items())]
-
-
-def _table(title: str, *columns: str) -> Any:
-    """Return an empty table that folds what is too wide: half a hash is worth nothing."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _pairs(title: str, values: Mapping[str, Any]) -> Any:
-    from rich.text import Text
-
-    table = _table(title, "field", "value")
-    for name, value in _flat(values):
-        table.add_row(Text(name), Text(value))
-    return table
+    return [
+        plain("members", members),
+        plain("state", state),
+        *(plain(name, _flat(values)) for name, values in pairs.items()),
+    ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,30 +11,33 @@ from typing import Any
 import accelerate
 import torch
 
-import edgetext
 from edgetext.adversarial.refine import RefineTask
-from edgetext.checkpoint import load_model, read_json, save_model, write_json
-from edgetext.config import VOCABULARIES, DistillConfig, fingerprint
+from edgetext.checkpoint import MODEL_FILE, load_model, save_model
+from edgetext.config import VOCABULARIES, DistillConfig
 from edgetext.corpus import CorpusRecord, load_record, prepare_corpus
+from edgetext.corpus.sources import source_kind
+from edgetext.distill.directory import file_sha256, find_teacher, open_run
 from edgetext.distill.stage import run_stage
 from edgetext.distill.tasks import DistillTask, LikelihoodTask
-from edgetext.errors import CheckpointError, ConfigError
+from edgetext.errors import ConfigError
 from edgetext.evaluate.frontier import Referee, Verdict, compare
-from edgetext.evaluate.likelihood import WINDOW, likelihood
+from edgetext.evaluate.likelihood import WINDOW, Windows, likelihood
 from edgetext.evaluate.report import write_report
-from edgetext.evaluate.summary import summarise
+from edgetext.evaluate.summary import EVALUATION_TOKENS, summarise
 from edgetext.models import ModelConfig, build_model
 from edgetext.models.base import GeneratorModel
 from edgetext.models.presets import resolve_model
 from edgetext.training.data import WindowSampler, consecutive_windows, open_stream
 from edgetext.training.loop import resolve_precision, step_seed
-from edgetext.training.settings import LoopSettings, OptimizerSettings
+from edgetext.training.settings import OptimizerSettings
 from edgetext_runtime.tokenizer import Tokenizer
 
 VALIDATION_TOKENS = 16_384
-"""Most tokens of the validation split that are read at every validation; the final figures read it all."""
-REFEREE_SEEDS = (1, 2, 3, 4, 5)
+"""Most tokens of the validation split that are read at every validation."""
+REFEREE_SEEDS = tuple(range(1, 11))
 """Sample sets on which the refined student is judged; none of them is looked at before."""
+PROGRESS_S = 10.0
+"""Seconds between lines while a corpus is read."""
 
 
 class Run:
@@ -49,15 +51,15 @@ class Run:
         write: Callable[[str], object] | None,
     ) -> None:
         self.config, self.directory, self.say, self.write = config, directory, say, write
+        self.accelerator = _accelerator(config)
+        self.device = self.accelerator.device
         self.corpus = _prepare_corpus(config, directory, say)
-        self.vocab_size: int = self.corpus.tokenizer["vocab_size"]
+        self.tokenizer = Tokenizer.from_json((directory / "tokenizer.json").read_bytes())
+        self.vocab_size = self.tokenizer.vocab_size
         streams = {name: open_stream(directory / "data" / f"{name}.npy") for name in self.corpus.splits}
         self.train, self.valid, self.test = streams["train"], streams["valid"], streams["test"]
-        self.tokenizer = Tokenizer.from_json((directory / "tokenizer.json").read_bytes())
         self.validation = consecutive_windows(self.valid, WINDOW, 32, VALIDATION_TOKENS)
-        device = accelerate.PartialState().device
-        self.accelerator = accelerate.Accelerator(mixed_precision=resolve_precision(config.precision, device))
-        self.parts = config.accumulation
+        self.referee = Referee(self.train, self.valid, self.vocab_size, self.tokenizer.suppressed)
 
     def stage(
         self, name: str, steps: int, settings: dict[str, Any], build: Callable[[], Any]
@@ -74,14 +76,26 @@ class Run:
             self.write,
         )
 
+    def likelihood_task(self, name: str, shape: ModelConfig, rate: float) -> LikelihoodTask:
+        """Maximum-likelihood training of a fresh model."""
+        return LikelihoodTask(name, self.fresh(name, shape), *self._reading(rate))
+
+    def distill_task(
+        self, name: str, student: GeneratorModel, teacher: GeneratorModel, rate: float
+    ) -> DistillTask:
+        """Distillation of `teacher` into `student`."""
+        return DistillTask(name, student, teacher, self.config.soft, *self._reading(rate))
+
+    def _reading(self, rate: float) -> tuple[WindowSampler, Windows, OptimizerSettings, int]:
+        """What every task reads: batches, validation windows, optimiser, parts of a batch."""
+        config = self.config
+        sampler = WindowSampler(self.train, config.sequence_length, config.batch_size, config.seed)
+        return sampler, self.validation, OptimizerSettings(rate), config.accumulation
+
     def fresh(self, name: str, shape: ModelConfig) -> GeneratorModel:
         """Initialise a model; the weights depend on the seed and the stage only."""
         torch.manual_seed(step_seed(self.config.seed, f"{name}-initialisation", 0))
         return build_model(shape)
-
-    def sampler(self, loop: LoopSettings) -> WindowSampler:
-        """Training batches of this run."""
-        return WindowSampler(self.train, loop.sequence_length, loop.batch_size, loop.seed)
 
 
 def distill(
@@ -99,9 +113,9 @@ def distill(
     existing run is refused unless `resume` (finished stages are kept, an unfinished one goes on) or `force`
     (it is deleted). Raises ConfigError, CorpusError or CheckpointError.
     """
-    _open_directory(config, directory, resume=resume, force=force)
+    _check_inputs(config)
+    open_run(config, directory, resume=resume, force=force)
     run = Run(config, directory, say, write)
-    write_json(directory / "config.json", {**config.to_dict(), "versions": _versions()})
 
     teacher, teacher_record = _teacher(run)
     student, student_record = _distilled(run, teacher, teacher_record)
@@ -109,43 +123,54 @@ def distill(
     save_model(directory / "student", refined if verdict is not None and verdict.accepted else student)
     say("student: " + (verdict.reason if verdict is not None else "the distilled weights, not refined"))
 
-    result = summarise(directory, run.tokenizer, run.train, run.valid, run.test, verdict, say)
+    result = summarise(directory, run.tokenizer, run.train, run.valid, run.test, verdict, run.device, say)
     write_report(directory)
     return result
 
 
-def _teacher(run: Run) -> tuple[GeneratorModel, dict[str, Any]]:
-    """Train the teacher, or load the one that was given."""
-    config = run.config
-    given = Path(config.teacher)
-    if given.is_dir():
-        teacher = load_model(_teacher_directory(given))
-        save_model(run.directory / "teacher", teacher)
-        run.say(f"teacher: {config.teacher}, {teacher.parameters_count():,} parameters")
-        record = {"fingerprint": fingerprint(config.teacher, teacher.config.to_dict())}
+def _check_inputs(config: DistillConfig) -> None:
+    """Refuse what cannot work before anything is written or deleted."""
+    source_kind(config.corpus)
+    if not Path(config.teacher).is_dir():
+        _check_context(resolve_model(config.teacher, 1000), "--teacher", config)
     else:
+        find_teacher(Path(config.teacher))
+    _check_context(resolve_model(config.student, 1000), "--student", config)
+
+
+def _check_context(shape: ModelConfig, flag: str, config: DistillConfig) -> None:
+    """A Transformer must see whole training windows and whole evaluation windows."""
+    needed = max(WINDOW, config.sequence_length)
+    if shape.kind == "transformer" and shape.context < needed:
+        raise ConfigError(
+            f"{flag} has context={shape.context}, but windows of {needed} tokens are read; add "
+            f"context={needed} to the shape, or lower --sequence-length (evaluation always needs {WINDOW})"
+        )
+
+
+def _teacher(run: Run) -> tuple[GeneratorModel, dict[str, Any]]:
+    """Train the teacher, or take the one that was given."""
+    config, directory = run.config, run.directory / "teacher"
+    given = Path(config.teacher)
+    if not given.is_dir():
         shape = resolve_model(config.teacher, run.vocab_size)
-        loop = config.loop(config.teacher_steps)
-        optimizer = OptimizerSettings(config.teacher_rate)
-        teacher, record = run.stage(
+        return run.stage(
             "teacher",
             config.teacher_steps,
-            {"model": shape.to_dict(), "optimizer": asdict(optimizer)},
-            lambda: LikelihoodTask(
-                "teacher",
-                run.fresh("teacher", shape),
-                run.sampler(loop),
-                run.validation,
-                optimizer,
-                run.parts,
-            ),
+            {"model": shape.to_dict(), "rate": config.teacher_rate},
+            lambda: run.likelihood_task("teacher", shape, config.teacher_rate),
         )
+    if not (directory / MODEL_FILE).exists():
+        save_model(directory, load_model(find_teacher(given)[0]))
+    teacher = load_model(directory)
+    _check_context(teacher.config, "--teacher", config)
     if teacher.config.vocab_size != run.vocab_size:
         raise ConfigError(
-            f"the teacher has {teacher.config.vocab_size} token ids, the corpus's tokenizer "
-            f"{run.vocab_size}; give the teacher's run directory as --teacher, so that its tokenizer is used"
+            f"the teacher has {teacher.config.vocab_size} token ids, its tokenizer {run.vocab_size}; "
+            f"give the run that made the teacher as --teacher"
         )
-    return teacher, record
+    run.say(f"teacher: {config.teacher}, {teacher.parameters_count():,} parameters")
+    return teacher, {"fingerprint": file_sha256(directory / MODEL_FILE)}
 
 
 def _distilled(
@@ -154,27 +179,16 @@ def _distilled(
     """Distil the teacher into a student of the configured shape."""
     config = run.config
     shape = resolve_model(config.student, run.vocab_size)
-    loop = config.loop(config.distill_steps)
-    optimizer = OptimizerSettings(config.student_rate)
     return run.stage(
         "distilled",
         config.distill_steps,
         {
             "model": shape.to_dict(),
-            "optimizer": asdict(optimizer),
+            "rate": config.student_rate,
             "soft": asdict(config.soft),
             "teacher": teacher_record["fingerprint"],
         },
-        lambda: DistillTask(
-            "distil",
-            run.fresh("student", shape),
-            teacher,
-            config.soft,
-            run.sampler(loop),
-            run.validation,
-            optimizer,
-            run.parts,
-        ),
+        lambda: run.distill_task("distil", run.fresh("student", shape), teacher, config.student_rate),
     )
 
 
@@ -185,49 +199,59 @@ def _refined(
     config = run.config
     if config.refine_steps == 0:
         return student, None
-    loop = config.loop(config.refine_steps)
-    optimizer = OptimizerSettings(config.refine_rate)
-    referee = Referee(run.train, run.valid, run.vocab_size, run.tokenizer.suppressed)
 
     def build() -> RefineTask:
         start = load_model(run.directory / "distilled")
-        anchor = DistillTask(
-            "anchor", start, teacher, config.soft, run.sampler(loop), run.validation, optimizer, run.parts
-        )
+        anchor = run.distill_task("anchor", start, teacher, config.refine_rate)
         torch.manual_seed(step_seed(config.seed, "discriminator-initialisation", 0))
-        return RefineTask(anchor, config.refine, loop.steps, referee, seed=config.seed + 1000)
+        return RefineTask(anchor, config.refine, config.refine_steps, run.referee, config.seed + 1000)
 
     refined, _ = run.stage(
         "refined",
         config.refine_steps,
         {
-            "optimizer": asdict(optimizer),
+            "rate": config.refine_rate,
             "soft": asdict(config.soft),
             "game": asdict(config.refine),
             "student": student_record["fingerprint"],
         },
         build,
     )
-    windows = consecutive_windows(run.valid, WINDOW, 32)
+    run.say("refined: judging quality and diversity of fresh samples")
+    windows = consecutive_windows(run.valid, WINDOW, 32, EVALUATION_TOKENS)
+    for model in (student, refined):
+        model.to(run.device)
     nll = likelihood(student, windows).nll, likelihood(refined, windows).nll
-    return refined, compare(referee, student, refined, REFEREE_SEEDS, nll)
+    return refined, compare(run.referee, student, refined, REFEREE_SEEDS, nll)
+
+
+def _accelerator(config: DistillConfig) -> accelerate.Accelerator:
+    """One accelerator for all stages of a run."""
+    state = accelerate.PartialState()
+    if state.num_processes > 1:
+        raise ConfigError(
+            f"a run works in one process for now, not in {state.num_processes}; start it without a launcher"
+        )
+    return accelerate.Accelerator(mixed_precision=resolve_precision(config.precision, state.device))
 
 
 def _prepare_corpus(config: DistillConfig, directory: Path, say: Callable[[str], object]) -> CorpusRecord:
     """Prepare the corpus unless the run holds it already."""
     record = load_record(directory)
-    if record is not None and record.config == asdict(config.corpus):
+    if record is not None:
         say(f"corpus: {record.source}, prepared before")
         return record
-    given = Path(config.teacher) / "tokenizer.json"
-    tokenizer = given.read_bytes() if given.is_file() else None
+    given = Path(config.teacher)
+    tokenizer = find_teacher(given)[1] if given.is_dir() else None
     say(f"corpus: reading {config.corpus.source}")
+    size = VOCABULARIES[config.tokenizer] if config.vocab_size is None else config.vocab_size
     record = prepare_corpus(
         config.corpus,
         config.tokenizer,
-        config.vocab_size or VOCABULARIES[config.tokenizer],
+        size,
         directory,
         tokenizer=tokenizer,
+        progress=_corpus_progress(say),
     )
     tokens = ", ".join(f"{name} {split.tokens:,}" for name, split in record.splits.items())
     say(
@@ -237,50 +261,15 @@ def _prepare_corpus(config: DistillConfig, directory: Path, say: Callable[[str],
     return record
 
 
-def _open_directory(config: DistillConfig, directory: Path, *, resume: bool, force: bool) -> None:
-    """Refuse, clear or accept the run directory."""
-    marker = directory / "config.json"
-    if directory.exists() and any(directory.iterdir()):
-        if not marker.exists() and not (directory / "corpus.json").exists():
-            raise CheckpointError(f"{directory} exists and is not a run of edgetext; choose another --run")
-        if force:
-            shutil.rmtree(directory)
-        elif not resume:
-            raise CheckpointError(
-                f"{directory} exists; continue it with --resume, replace it with --force, or "
-                f"choose another --run"
-            )
-        elif marker.exists():
-            _check_same(read_json(marker), config, directory)
-    directory.mkdir(parents=True, exist_ok=True)
+def _corpus_progress(say: Callable[[str], object]) -> Callable[[str, int, int | None], None]:
+    """Say every few seconds how many documents have been read."""
+    last = time.monotonic()
 
+    def report(phase: str, done: int, total: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PROGRESS_S:
+            last = time.monotonic()
+            of = "" if total is None else f" of {total:,}"
+            say(f"corpus: {phase}, {done:,}{of} documents")
 
-def _check_same(old: dict[str, Any], config: DistillConfig, directory: Path) -> None:
-    """Name the first option in which a resumed run differs from what was started."""
-    for name, value in config.to_dict().items():
-        if name in ("checkpoint_every",) or old.get(name) == value:
-            continue
-        raise CheckpointError(
-            f"{directory} was started with {name.replace('_', ' ')} {old.get(name)!r}, not {value!r}; "
-            f"give the same options to go on, or start again with --force"
-        )
-
-
-def _teacher_directory(path: Path) -> Path:
-    """Model directory inside a run directory, or the path itself."""
-    for candidate in (path, path / "teacher", path / "student"):
-        if (candidate / "model.safetensors").is_file():
-            return candidate
-    raise CheckpointError(
-        f"{path} holds no model; --teacher takes a preset, a model directory, or a run with a trained teacher"
-    )
-
-
-def _versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    return {
-        "edgetext": edgetext.__version__,
-        "torch": torch.__version__,
-        "accelerate": accelerate.__version__,
-        "python": platform.python_version(),
-    }
+    return report

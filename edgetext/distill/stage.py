@@ -32,24 +32,36 @@ def run_stage(
 ) -> tuple[GeneratorModel, dict[str, Any]]:
     """Train a stage unless `directory` holds it already; return the model (on the CPU) and its record.
 
-    `settings` is everything the result depends on. Raises CheckpointError if the directory holds a finished
-    stage made with others.
+    `settings` is everything the result depends on beside `loop`. Raises CheckpointError if the directory
+    holds a finished stage made with others, Interrupted after leaving a state that can be resumed.
     """
-    from edgetext.training.loop import train
+    from edgetext.training.loop import Interrupted, train
+    from edgetext.training.resume import RESUME_FILE
 
-    mark = fingerprint(settings, asdict(loop))
+    relevant = {name: value for name, value in asdict(loop).items() if name != "checkpoint_every"}
+    mark = fingerprint(settings, {**relevant, "precision": accelerator.mixed_precision})
     path = directory / STAGE_FILE
     if path.exists():
         record = read_json(path)
         if record["fingerprint"] != mark:
             raise CheckpointError(
-                f"{directory} was made with other settings or another corpus; use another --run, or start "
-                f"again with --force"
+                f"{directory} was made with other settings, another corpus or another teacher; use another "
+                f"--run, or start again with --force"
             )
         say(f"{directory.name}: done before ({record['steps']} steps), kept")
         return load_model(directory), record
-    say(f"{directory.name}: {loop.steps} steps of {loop.batch_size} × {loop.sequence_length} tokens")
-    result = train(build(), loop, directory, fingerprint=mark, accelerator=accelerator, write=write)
+    task = build()
+    passes = loop.steps * loop.batch_size / task.windows_per_pass()
+    say(
+        f"{directory.name}: {loop.steps} steps of {loop.batch_size} × {loop.sequence_length} tokens, "
+        f"{passes:.1f} passes over the training split"
+    )
+    result = train(task, loop, directory, fingerprint=mark, accelerator=accelerator, write=write)
     record = {"fingerprint": mark, **asdict(result)}
     write_json(path, record)
+    (directory / RESUME_FILE).unlink(missing_ok=True)
+    early = "" if result.stopped == "steps" else f", stopped early at step {result.steps}"
+    say(f"{directory.name}: best validation score {result.best_score:.3f} at step {result.best_step}{early}")
+    if result.interrupted:
+        raise Interrupted(f"stopped after {directory.name}")
     return load_model(directory), record

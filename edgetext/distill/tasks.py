@@ -60,6 +60,10 @@ class LikelihoodTask:
         """Target tokens per step."""
         return self.sampler.batch_size * self.sampler.length
 
+    def windows_per_pass(self) -> int:
+        """Windows in one pass over the training split."""
+        return self.sampler.windows
+
     def validate(self) -> Mapping[str, float]:
         """NLL of the validation split, nats per token."""
         return {"score": likelihood(self.generator, self.validation).nll}

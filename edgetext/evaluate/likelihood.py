@@ -45,7 +45,7 @@ def likelihood(model: torch.nn.Module, windows: Windows) -> Likelihood:
         logits = model(tokens[:, :-1]).logits.float()
         nll = -logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]  # [B,T]
         size = int(mask.sum())
-        total += float(masked_mean(nll.double(), mask)) * size
+        total += float(masked_mean(nll.cpu().double(), mask.cpu())) * size
         count += size
     return Likelihood(total / count, count)
 
@@ -53,8 +53,10 @@ def likelihood(model: torch.nn.Module, windows: Windows) -> Likelihood:
 @torch.no_grad()
 def agreement(student: GeneratorModel, teacher: GeneratorModel, windows: Windows) -> float:
     """Share of positions where both models' most likely token is the same."""
+    device = next(student.parameters()).device
     same, count = 0, 0
     for tokens, mask in windows:
+        tokens, mask = tokens.to(device), mask.to(device)
         ours = student(tokens[:, :-1]).logits.argmax(-1)
         theirs = teacher(tokens[:, :-1]).logits.argmax(-1)
         same += int(((ours == theirs) & mask).sum())

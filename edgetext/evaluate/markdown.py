@@ -1,4 +1,4 @@
-"""Markdown tables that read well in a terminal too."""
+"""Tables for people: Markdown that reads well in a terminal too, and plain columns for a terminal alone."""
 
 from __future__ import annotations
 
@@ -18,3 +18,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int 
 
     ruler = ["-" * w if i < text_columns else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join([line(head), line(ruler), *(line(row) for row in rows)])
+
+
+def plain(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """A title and, below it, indented rows of aligned columns; the last column may be of any length.
+
+    Nothing is cut or padded at the end of a line, so that long values survive a narrow terminal and copying.
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    lines = [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([title, *lines])

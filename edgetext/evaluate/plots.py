@@ -19,10 +19,16 @@ COLOURS = {
     "people": "#7a5195",
 }
 """One colour per model, the same in every figure."""
+SMOOTHING = 9
+"""Steps over which the share told apart is averaged: a single batch holds few texts."""
 
 
 def plot_losses(directory: Path, path: Path) -> bool:
-    """Draw validation NLL of every stage and the refinement's two losses; False if nothing was recorded."""
+    """Draw the validation loss of teacher and distilled student, and the course of the adversarial game.
+
+    The game is drawn as the share of texts that the discriminator tells apart. False if no stage left a
+    record; raises DependencyError without matplotlib.
+    """
     stages = {
         name: _metrics(directory / name / "metrics.jsonl") for name in ("teacher", "distilled", "refined")
     }
@@ -30,33 +36,39 @@ def plot_losses(directory: Path, path: Path) -> bool:
         return False
     canvas = _canvas(9, 3.6)
     left, right = canvas.subplots(1, 2)
-    for name in ("teacher", "distilled"):
-        _draw_likelihood(left, name, stages[name])
     _finish(left, "Validation loss", "step", "nats per token (lower is better)")
-    left.legend(frameon=False)
+    drawn = [name for name in ("teacher", "distilled") if _draw_likelihood(left, name, stages[name])]
+    if drawn:
+        left.margins(y=0.12)
+        left.legend(frameon=False)
+    else:
+        _say(left, "no validation was recorded")
+    _finish(right, "Refinement: discriminator", "step", f"share told apart, mean of {SMOOTHING} steps")
     _draw_game(right, stages["refined"])
     canvas.savefig(path)
     return True
 
 
 def plot_frontier(frontier: dict[str, Any], path: Path) -> None:
-    """Draw quality against diversity for every model's temperature sweep, with the human row."""
-    canvas = _canvas(7, 4.4)
+    """Draw quality against diversity for every model's temperature sweep, with people's texts beside them."""
+    canvas = _canvas(7, 4.6)
     axes = canvas.subplots()
     for name, points in frontier["sweeps"].items():
         x = [p["reverse_lm_score"] for p in points]
         y = [p["lm_score"] for p in points]
         axes.plot(x, y, "o-", color=COLOURS.get(name), label=name, markersize=5, linewidth=1.6)
-        for point in points:
-            if name == "distilled" or len(frontier["sweeps"]) == 1:
-                axes.annotate(
-                    f"{point['temperature']:g}",
-                    (point["reverse_lm_score"], point["lm_score"]),
-                    xytext=(6, -11),
-                    textcoords="offset points",
-                    fontsize=7,
-                    color=COLOURS["distilled"],
-                )
+    for point in frontier["sweeps"].get("distilled", []):
+        axes.annotate(
+            f"{point['temperature']:g}",
+            (point["reverse_lm_score"], point["lm_score"]),
+            xytext=(-7, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=8,
+            color=COLOURS["distilled"],
+            path_effects=_halo(),
+        )
     people = frontier["people"]
     axes.plot(
         [people["reverse_lm_score"]],
@@ -64,17 +76,20 @@ def plot_frontier(frontier: dict[str, Any], path: Path) -> None:
         "*",
         color=COLOURS["people"],
         markersize=14,
+        linestyle="none",
         label="people",
     )
     _finish(
         axes,
-        "Quality against diversity",
-        "reverse-LM score: nats per token (less is more diverse)",
-        "LM score: nats per token (less is better text)",
+        "",
+        "reverse-LM score: nats per token (lower is more diverse)",
+        "LM score: nats per token (lower is better text)",
     )
-    axes.legend(frameon=False)
+    axes.margins(0.08)
+    canvas.suptitle("Quality against diversity", x=0.02, ha="left", fontweight="bold")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=4, frameon=False, fontsize=9)
     canvas.supxlabel(
-        f"{frontier['texts']} texts per point; the numbers along the line are temperatures; "
+        f"{frontier['texts']} texts per point; the numbers are temperatures, the same along every line; "
         f"towards the lower left is better",
         fontsize=7,
         color="#666666",
@@ -82,41 +97,52 @@ def plot_frontier(frontier: dict[str, Any], path: Path) -> None:
     canvas.savefig(path)
 
 
-def _draw_likelihood(axes: Axes, name: str, records: list[dict[str, Any]]) -> None:
-    """Draw one stage's validation NLL by step."""
+def _draw_likelihood(axes: Axes, name: str, records: list[dict[str, Any]]) -> bool:
+    """Draw one stage's validation NLL by step, its best named; False if it was never validated."""
     points = [(r["step"], r["validation"]["score"]) for r in records if "validation" in r]
-    if points:
-        steps, scores = zip(*points, strict=True)
-        axes.plot(steps, scores, "o-", color=COLOURS[name], markersize=4, label=name)
-        axes.annotate(
-            f"{scores[-1]:.2f}",
-            (steps[-1], scores[-1]),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            color=COLOURS[name],
-            fontsize=8,
-        )
+    if not points:
+        return False
+    steps, scores = zip(*points, strict=True)
+    axes.plot(steps, scores, "o-", color=COLOURS[name], markersize=4, label=f"{name}, best {min(scores):.2f}")
+    return True
 
 
 def _draw_game(axes: Axes, records: list[dict[str, Any]]) -> None:
-    """Draw how often the discriminator tells written from real text, and the anchor's loss."""
-    _finish(axes, "Adversarial refinement", "step", "share told apart by the discriminator")
+    """Draw how often the discriminator tells written from real text, against chance."""
     if not records:
-        axes.text(
-            0.5, 0.5, "no refinement in this run", ha="center", color="#666666", transform=axes.transAxes
-        )
+        _say(axes, "no refinement in this run")
         return
     steps = [r["step"] for r in records]
     axes.plot(steps, _smooth([r["told_apart"] for r in records]), color=COLOURS["refined"])
     axes.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":")
     axes.set_ylim(0, 1.02)
     axes.annotate(
-        "chance", (steps[0], 0.5), xytext=(0, 3), textcoords="offset points", fontsize=7, color="#666666"
+        "chance",
+        (1, 0.5),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(3, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7,
+        color="#666666",
     )
 
 
-def _smooth(values: list[float], width: int = 9) -> list[float]:
+def _say(axes: Axes, text: str) -> None:
+    """Say in an empty plot why it is empty."""
+    axes.text(0.5, 0.5, text, ha="center", color="#666666", transform=axes.transAxes)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _halo() -> list[Any]:
+    """White around letters, so that a line behind them does not strike them out."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.5, foreground="white")]
+
+
+def _smooth(values: list[float], width: int = SMOOTHING) -> list[float]:
     """Running mean over the last `width` values."""
     means = []
     for index in range(len(values)):
@@ -134,7 +160,8 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 
 def _finish(axes: Axes, title: str, x: str, y: str) -> None:
     """Give every figure the same quiet look."""
-    axes.set_title(title, loc="left", fontweight="bold")
+    if title:
+        axes.set_title(title, loc="left", fontweight="bold")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(color="#e3e3e3", linewidth=0.8)
@@ -148,8 +175,10 @@ def _canvas(width: float, height: float) -> Figure:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise DependencyError("plots need matplotlib: pip install 'edgetext[train]'") from error
-    canvas = Figure(figsize=(width, height), dpi=140, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+    canvas = Figure(figsize=(width, height), dpi=140, layout=layout)
     FigureCanvasAgg(canvas)
     return canvas

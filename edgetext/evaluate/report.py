@@ -10,8 +10,11 @@ from edgetext.checkpoint import read_json, write_atomic
 from edgetext.evaluate.markdown import table
 from edgetext.evaluate.plots import plot_frontier, plot_losses
 from edgetext_runtime.bundle import read_bundle
+from edgetext_runtime.tokenizer import Tokenizer
 
 REPORT_FILE = "report.md"
+LATENCY_FILE = "bench.md"
+"""The latency section, written by `edgetext report` from a bench record."""
 
 
 def megabytes(size: int) -> str:
@@ -19,11 +22,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB"
 
 
-def write_report(directory: Path, latency: str | None = None) -> Path:
+def write_report(directory: Path) -> Path:
     """Write report.md and its plots from the records in a run directory; returns the report's path.
 
-    `latency` is the Markdown of a bench record, if one was made; its plot is expected at
-    plots/latency.png. Raises CheckpointError if the run is not finished.
+    The latency section is what bench.md holds, if there is one, with plots/latency.png. Raises
+    CheckpointError if the run is not finished.
     """
     result = read_json(directory / "result.json")
     plots = directory / "plots"
@@ -41,8 +44,7 @@ def write_report(directory: Path, latency: str | None = None) -> Path:
         "![Loss curves](plots/losses.png)" if losses else "",
         "![Quality against diversity](plots/frontier.png)",
         _sweep_table(result["frontier"]),
-        *(["## Latency", latency] if latency else []),
-        "![Latency](plots/latency.png)" if (plots / "latency.png").exists() else "",
+        *_latency(directory),
         "## Samples",
         f"The {result['student']} student, from the start of a document, temperature 0.7, not chosen:",
         *("```text\n" + text.strip().replace("```", "'''") + "\n```" for text in result["samples"]),
@@ -118,9 +120,29 @@ def _origin(directory: Path, result: dict[str, Any]) -> str:
         f"Corpus `{corpus['source']}` ({corpus['documents']:,} documents, "
         f"{corpus['characters']:,} characters, licence {corpus['licence']}), "
         f"{corpus['tokenizer']['kind']} tokenizer with {corpus['tokenizer']['vocab_size']:,} ids, "
-        f"seed {config['seed']}. Figures {result['label']} on {machine['processor']}, "
-        f"{machine['cores']} cores."
+        f"seed {config['seed']}.{_unknown(directory, corpus)} Figures {result['label']} on "
+        f"{machine['processor']}, {machine['cores']} cores."
     )
+
+
+def _unknown(directory: Path, corpus: dict[str, Any]) -> str:
+    """How much of the test split is unknown words, for a tokenizer that has a token for them."""
+    if Tokenizer.from_json((directory / "tokenizer.json").read_bytes()).unk_id is None:
+        return ""
+    test = corpus["splits"]["test"]
+    return (
+        f" Of the test tokens {test['unknown'] / test['tokens']:.2%} are `<unk>`, which stands for all that "
+        f"is not in the vocabulary and is an easy target: compare perplexities under this vocabulary only."
+    )
+
+
+def _latency(directory: Path) -> list[str]:
+    """The latency section, if there is one."""
+    section, plot = directory / LATENCY_FILE, directory / "plots" / "latency.png"
+    if not section.exists():
+        return []
+    text = section.read_text(encoding="utf-8").strip()
+    return ["## Latency", text, "![Latency](plots/latency.png)" if plot.exists() else ""]
 
 
 def _notes(result: dict[str, Any]) -> str:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from edgetext.checkpoint import load_model, read_json, write_json
-from edgetext.evaluate.frontier import Referee, Verdict
+from edgetext.evaluate.frontier import Referee, Verdict, beginnings
 from edgetext.evaluate.likelihood import WINDOW, agreement, decode_speed, likelihood
+from edgetext.evaluate.ngrams import ReferenceSet, bleu, self_bleu
 from edgetext.models.base import GeneratorModel, sample_tokens
 from edgetext.training.data import consecutive_windows
 from edgetext_runtime.tokenizer import Tokenizer
@@ -25,7 +27,9 @@ TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
 SWEEP_SEED = 11
 """Seed of the sweep's samples; the referee's verdict uses others."""
 EVALUATION_TOKENS = 100_000
-"""Most tokens of a split that the final perplexities read; the number read is in the record."""
+"""Most tokens of a split that final perplexities read, from its start; the number read is in the record."""
+OVERLAP_TEXTS = 1000
+"""Most real texts that BLEU is taken against."""
 
 
 def summarise(
@@ -35,12 +39,13 @@ def summarise(
     valid: NDArray[np.unsignedinteger],
     test: NDArray[np.unsignedinteger],
     verdict: Verdict | None,
+    device: torch.device,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Measure every model of a run and write result.json; returns what it holds."""
     say("measuring: perplexity, agreement, speed, quality against diversity")
     models = {
-        name: load_model(directory / name)
+        name: load_model(directory / name).to(device)
         for name in ("teacher", "distilled", "refined")
         if (directory / name / "model.safetensors").exists() and (name != "refined" or verdict)
     }
@@ -77,22 +82,35 @@ def summarise(
         "student": accepted,
         "models": rows,
         "refinement": None if verdict is None else asdict(verdict),
-        "frontier": _frontier(referee, models),
+        "frontier": _frontier(referee, models, test),
         "samples": _samples(tokenizer, models[accepted]),
     }
     write_json(directory / RESULT_FILE, result)
     return result
 
 
-def _frontier(referee: Referee, models: dict[str, GeneratorModel]) -> dict[str, Any]:
+def _frontier(
+    referee: Referee, models: dict[str, GeneratorModel], test: NDArray[np.unsignedinteger]
+) -> dict[str, Any]:
     """Temperature sweeps of every model, and the human row, on the test split."""
-    sweeps = {
-        name: [{"temperature": t, **vars(referee.judge_model(model, SWEEP_SEED, t))} for t in TEMPERATURES]
-        for name, model in models.items()
-    }
+    real = beginnings(test, OVERLAP_TEXTS)
+    references = ReferenceSet(real, max_order=4)
+
+    def overlap(texts: list[list[int]]) -> dict[str, float]:
+        written = [text for text in texts if text]
+        return {"bleu_4": bleu(written, references, (4,))[4], "self_bleu_4": self_bleu(written, (4,))[4]}
+
+    sweeps: dict[str, list[dict[str, float]]] = {}
+    for name, model in models.items():
+        sweeps[name] = []
+        for temperature in TEMPERATURES:
+            texts = referee.sample(model, SWEEP_SEED, temperature)
+            scores = {**vars(referee.judge(texts)), **overlap(texts)}
+            sweeps[name].append({"temperature": temperature, **scores})
     return {
         "texts": referee.texts,
-        "people": vars(referee.judge_people()),
+        "references": len(real),
+        "people": {**vars(referee.judge_people()), **overlap(referee.human_texts)},
         "sweeps": sweeps,
     }
 

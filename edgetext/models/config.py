@@ -56,6 +56,8 @@ class ModelConfig:
             raise ConfigError(f"model dropout is {self.dropout}; it must be in [0, 1)")
         if self.kind == "transformer":
             self._check_transformer()
+        elif self.heads or self.kv_heads or self.ffn or self.context:
+            raise ConfigError("heads, kv_heads, ffn and context belong to a transformer; an lstm has none")
 
     def _check_transformer(self) -> None:
         if self.embedding != self.hidden:

@@ -54,11 +54,12 @@ def resolve_model(text: str, vocab_size: int) -> ModelConfig:
     """
     name, *changes = [part.strip() for part in text.split(",")]
     values = dict(_change(change, text) for change in changes)
+    kind = PRESETS[name][0].kind if name in PRESETS else name
+    if kind == "transformer" and "hidden" in values:
+        values.setdefault("embedding", values["hidden"])
     if name in PRESETS:
         return replace(PRESETS[name][0].with_vocab(vocab_size), **values)
     if name in KINDS:
-        if name == "transformer" and "hidden" in values:
-            values.setdefault("embedding", values["hidden"])
         return ModelConfig.from_dict({"kind": name, "vocab_size": vocab_size, **values})
     known = ", ".join([*PRESETS, *KINDS])
     raise ConfigError(f"{name!r} is not a model preset; known are {known} (see `edgetext presets`)")

@@ -35,11 +35,6 @@ class WindowSampler:
                 f"use a larger corpus or a smaller --sequence-length"
             )
 
-    @property
-    def steps_per_epoch(self) -> float:
-        """Optimiser steps in which every window is seen once."""
-        return self.windows / self.batch_size
-
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Tensor:
         """Windows of step `step` (from 0): int64 [B,T+1]; inputs are [:, :-1], targets [:, 1:].
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from edgetext.errors import TrainingError
 from edgetext.training.progress import TrainingProgress
 from edgetext.training.resume import RESUME_FILE, Progress, load_progress, save_progress, trim_metrics
 from edgetext.training.settings import LoopSettings, OptimizerSettings, Precision
@@ -56,6 +57,9 @@ class Task(Protocol):
     def tokens(self) -> int:
         """Tokens seen per step, for the tokens/s figure."""
 
+    def windows_per_pass(self) -> int:
+        """Windows in one pass over the training split."""
+
     def validate(self) -> Mapping[str, float]:
         """Return validation figures with at least ``score``."""
 
@@ -77,8 +81,8 @@ class TrainingResult:
     """Training time."""
     stopped: str
     """Why it ended: ``steps`` or ``patience``."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Further facts a stage wants to keep (filled by the stage)."""
+    interrupted: bool
+    """Whether somebody asked to stop during its last step."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -136,8 +140,9 @@ def train(
     """Run a task to its end, from the last checkpoint in `directory` if there is one.
 
     Leaves the best weights in the players and, through `task.save`, in `directory`; writes metrics.jsonl on
-    the way. Raises Interrupted after writing a checkpoint when asked to stop, CheckpointError when the
-    checkpoint found belongs to other settings.
+    the way. The last checkpoint stays: the caller removes it once it has recorded the result. Raises
+    Interrupted after writing a checkpoint when asked to stop, CheckpointError when the checkpoint found
+    belongs to other settings, TrainingError when a loss is not finite.
     """
     directory.mkdir(parents=True, exist_ok=True)
     raw = task.players
@@ -156,9 +161,9 @@ def train(
     first, started, before = progress.step, time.monotonic(), progress.seconds
     stopped = "steps"
     with (
+        _stop_requested() as stop,
         TrainingProgress(task.name, loop.steps, first, write) as bar,
         metrics_path.open("a", encoding="utf-8", buffering=1) as metrics,
-        _stop_requested() as stop,
     ):
         while progress.step < loop.steps:
             step = progress.step
@@ -178,7 +183,7 @@ def train(
                 if accelerator.is_main_process:
                     save_progress(resume_path, fingerprint, progress, raw, optimizers)
                 if stop.is_set():
-                    raise Interrupted(f"stopped at step {progress.step}; go on with --resume")
+                    raise Interrupted(f"{task.name}: stopped at step {progress.step}")
             if out_of_patience:
                 stopped = "patience"
                 break
@@ -186,9 +191,10 @@ def train(
     for module in raw.values():
         accelerator.unwrap_model(module, keep_fp32_wrapper=False)
     task.save(directory)
-    resume_path.unlink(missing_ok=True)
     accelerator.free_memory()
-    return TrainingResult(progress.step, progress.best_step, progress.best_score, progress.seconds, stopped)
+    return TrainingResult(
+        progress.step, progress.best_step, progress.best_score, progress.seconds, stopped, stop.is_set()
+    )
 
 
 def _take_step(
@@ -212,6 +218,11 @@ def _take_step(
         for part in range(loop.accumulation):
             with accelerator.autocast():
                 loss, values = turn.loss(part)
+            if not math.isfinite(float(loss.detach())):
+                raise TrainingError(
+                    f"{task.name}: the {turn.player}'s loss is {float(loss.detach())} at step {step + 1}; "
+                    f"lower its learning rate (--teacher-rate, --student-rate) or train with --precision fp32"
+                )
             accelerator.backward(loss / loop.accumulation)
             for name, value in {f"{turn.player}_loss": loss.detach(), **values}.items():
                 figures[name] = figures.get(name, 0.0) + float(value) / loop.accumulation

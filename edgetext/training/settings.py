@@ -27,11 +27,11 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.learning_rate <= 0:
+        if not self.learning_rate > 0:
             raise ConfigError(f"learning rate is {self.learning_rate}; it must be positive")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"AdamW betas are {self.beta1}, {self.beta2}; both must be in [0, 1)")
-        if self.clip_norm <= 0:
+        if not self.clip_norm > 0:
             raise ConfigError(f"clip norm is {self.clip_norm}; it must be positive")
 
 
@@ -64,13 +64,22 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges and the pairs."""
-        for name in ("steps", "batch_size", "sequence_length", "accumulation", "validate_every"):
+        for name in (
+            "steps",
+            "batch_size",
+            "sequence_length",
+            "accumulation",
+            "validate_every",
+            "checkpoint_every",
+        ):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.checkpoint_every < 1:
-            raise ConfigError(f"checkpoint_every is {self.checkpoint_every}; it must be at least 1")
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1"
+                )
+        if self.patience < 0:
+            raise ConfigError(f"--patience is {self.patience}; it must be at least 0 (0: never stop early)")
         if self.batch_size % self.accumulation:
             raise ConfigError(
-                f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}; "
+                f"--batch-size {self.batch_size} is not a multiple of --accumulation {self.accumulation}; "
                 f"change one of them"
             )

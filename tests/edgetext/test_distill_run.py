@@ -9,15 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-from support import TINY_OPTIONS
+from support import TINY_STUDENT, TINY_TEACHER
 
 MODELS = ("teacher", "distilled", "refined", "student")
 
 
-def start(corpus: Path, run: Path, *options: str) -> subprocess.Popen:
+def start(corpus: Path, run: Path, *options: str, trained_teacher: Path | None = None) -> subprocess.Popen:
+    teacher = TINY_TEACHER if trained_teacher is None else ["--teacher", str(trained_teacher)]
     command = [sys.executable, "-m", "edgetext", "distill", "--corpus", str(corpus), "--run", str(run)]
     return subprocess.Popen(
-        [*command, *TINY_OPTIONS, *options],
+        [*command, *teacher, *TINY_STUDENT, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -28,6 +29,16 @@ def start(corpus: Path, run: Path, *options: str) -> subprocess.Popen:
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def wait_for_step(process: subprocess.Popen, stage: Path, step: int) -> None:
+    """Wait until a running stage has recorded a step."""
+    deadline = time.monotonic() + 240
+    path = stage / "metrics.jsonl"
+    while not (path.exists() and path.read_text().count("\n") >= step):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def weights(run: Path) -> dict[str, bytes]:
@@ -69,7 +80,15 @@ def test_training_teaches(finished):
         records = [json.loads(line) for line in (run / stage / "metrics.jsonl").read_text().splitlines()]
         assert [record["step"] for record in records] == list(range(1, 41))
         scores = [record["validation"]["score"] for record in records if "validation" in record]
-        assert scores[-1] < scores[0] - 0.3
+        assert min(scores) < scores[0] - 0.3
+
+
+def test_the_refinement_plays_the_game(finished):
+    run, *_ = finished
+    records = [json.loads(line) for line in (run / "refined" / "metrics.jsonl").read_text().splitlines()]
+    played = ["adversarial" in record for record in records]
+    assert played == [False] * 6 + [True] * 24  # the first fifth warms the discriminator up
+    assert all("anchor" in record for record in records)
 
 
 @pytest.mark.parametrize("stage", ["teacher", "distilled", "refined"])
@@ -77,11 +96,7 @@ def test_a_killed_run_resumes_to_the_same_bits(finished, tiny_corpus, tmp_path, 
     reference, *_ = finished
     run = tmp_path / "killed"
     process = start(tiny_corpus, run)
-    deadline = time.monotonic() + 240
-    while not (run / stage / "resume.safetensors").exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for_step(process, run / stage, 17)  # past validations, the best weights and adversarial steps
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (run / stage / "stage.json").exists(), "the stage was over before the kill"
@@ -97,11 +112,7 @@ def test_interrupting_leaves_a_run_that_resumes(finished, tiny_corpus, tmp_path)
     reference, *_ = finished
     run = tmp_path / "interrupted"
     process = start(tiny_corpus, run)
-    deadline = time.monotonic() + 240
-    while not (run / "distilled" / "metrics.jsonl").exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for_step(process, run / "distilled", 2)
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130
@@ -132,15 +143,15 @@ def test_an_existing_run_is_refused_kept_or_replaced(finished, tiny_corpus):
 def test_a_trained_teacher_is_taken_with_its_tokenizer(finished, tiny_corpus, tmp_path):
     reference, *_ = finished
     run = tmp_path / "second"
-    student = "transformer,hidden=16,layers=1,heads=2,kv_heads=1,ffn=24,context=64,tied=true"
-    options = ("--teacher", str(reference), "--student", student, "--refine-steps", "0")
-    code, _, err = finish(start(tiny_corpus, run, *options))
+    student = "transformer,hidden=16,layers=1,heads=2,kv_heads=1,ffn=24,context=128,tied=true"
+    options = ("--student", student, "--refine-steps", "0")
+    code, _, err = finish(start(tiny_corpus, run, *options, trained_teacher=reference))
     assert code == 0, err
     assert (run / "tokenizer.json").read_bytes() == (reference / "tokenizer.json").read_bytes()
     assert weights_of(run, "teacher") == weights_of(reference, "teacher")
     rows = {row["name"]: row for row in json.loads((run / "result.json").read_text())["models"]}
     assert rows["distilled"]["kind"] == "transformer"
-    assert rows["distilled"]["test_perplexity"] < 300
+    assert rows["distilled"]["test_perplexity"] < 150
 
 
 def weights_of(run: Path, name: str) -> bytes:
@@ -169,7 +180,14 @@ def test_splitting_a_batch_changes_nothing_but_rounding(tiny_corpus, tmp_path):
         (["--temperature", "0"], "--temperature"),
         (["--batch-size", "6", "--accumulation", "4"], "accumulation"),
         (["--sequence-length", "16"], "--sequence-length"),
-        (["--teacher", "tests"], "tests holds no model"),
+        (["--teacher", "tests"], "--vocab-size has no effect"),
+        (["--student", "transformer-student,context=64"], "context=128"),
+        (["--student", "lstm-student,heads=4"], "belong to a transformer"),
+        (["--seed", "-1"], "--seed"),
+        (["--patience", "-1"], "--patience"),
+        (["--teacher-rate", "nan"], "learning rate"),
+        (["--vocab-size", "0"], "--vocab-size"),
+        (["--resume", "--force"], "one of them"),
         (["--corpus", "nowhere.txt"], "nowhere.txt"),
     ],
 )
@@ -180,3 +198,57 @@ def test_what_cannot_work_is_refused_in_one_line(tiny_corpus, tmp_path, options,
     assert words in err
     assert "Traceback" not in err
     assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_a_loss_that_leaves_the_numbers_stops_the_run(tiny_corpus, tmp_path):
+    code, _, err = finish(start(tiny_corpus, tmp_path / "run", "--teacher-rate", "1e30"))
+    assert code == 1
+    assert "not finite" in err or "inf" in err or "nan" in err
+    assert "--teacher-rate" in err
+    assert not (tmp_path / "run" / "distilled").exists()
+
+
+def test_force_deletes_runs_only(tiny_corpus, tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"model_type": "llama"}')
+    (foreign / "weights.bin").write_bytes(b"precious")
+    code, _, err = finish(start(tiny_corpus, foreign, "--force"))
+    assert code == 1
+    assert "not a run of edgetext" in err
+    assert (foreign / "weights.bin").read_bytes() == b"precious"
+
+
+def test_force_does_not_delete_its_own_teacher(finished, tiny_corpus):
+    run, *_ = finished
+    code, _, err = finish(start(tiny_corpus, run, "--force", trained_teacher=run))
+    assert code == 1
+    assert "--force would delete" in err
+    assert (run / "student" / "model.safetensors").exists()
+
+
+def test_a_run_killed_while_it_reads_the_corpus_can_go_on(tiny_corpus, tmp_path):
+    run = tmp_path / "early"
+    process = start(tiny_corpus, run)
+    deadline = time.monotonic() + 60
+    while not run.exists() or not any(run.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    code, _, err = finish(start(tiny_corpus, run, "--resume"))
+    assert code == 0, err
+
+
+def test_checkpoints_may_be_written_at_another_pace_after_resuming(finished, tiny_corpus):
+    run, *_ = finished
+    code, _, err = finish(start(tiny_corpus, run, "--resume", "--checkpoint-every", "50"))
+    assert code == 0, err
+
+
+def test_a_folder_without_a_model_is_no_teacher(tiny_corpus, tmp_path):
+    (tmp_path / "empty").mkdir()
+    process = start(tiny_corpus, tmp_path / "run", trained_teacher=tmp_path / "empty")
+    code, _, err = finish(process)
+    assert code == 1
+    assert "holds no model" in err

@@ -1,0 +1,138 @@
+"""The run directory: opened, continued, replaced or refused, before anything is read or trained."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetext import __version__
+from edgetext.checkpoint import MODEL_FILE, PARTIAL, read_json, write_json
+from edgetext.config import DistillConfig
+from edgetext.errors import CheckpointError, ConfigError
+
+CONFIG_FILE = "config.json"
+FREE_TO_CHANGE = {"checkpoint_every"}
+"""Options that may differ when a run is continued: the result does not depend on them."""
+FLAGS = {"source": "corpus"}
+"""Options whose flag is not their own name."""
+
+
+def open_run(config: DistillConfig, directory: Path, *, resume: bool, force: bool) -> None:
+    """Make `directory` ready for a run with this configuration.
+
+    Writes config.json, so that from then on the directory is known as a run, whenever it is interrupted.
+    Raises CheckpointError if it holds something else, or a run that neither `resume` nor `force` covers;
+    ConfigError if both are given.
+    """
+    if resume and force:
+        raise ConfigError("--resume goes on with a run and --force deletes it; give one of them")
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise CheckpointError(f"{directory} is not a directory; choose another --run")
+    marker = directory / CONFIG_FILE
+    if directory.exists() and any(not _is_partial(path) for path in directory.iterdir()):
+        if not is_run(directory):
+            raise CheckpointError(f"{directory} exists and is not a run of edgetext; choose another --run")
+        if force:
+            _check_not_inside(config, directory)
+            shutil.rmtree(directory)
+        elif not resume:
+            raise CheckpointError(
+                f"{directory} exists; continue it with --resume, replace it with --force, or choose another "
+                f"--run"
+            )
+        else:
+            _check_same(read_json(marker), config, directory)
+            for path in directory.rglob("*"):
+                if _is_partial(path):  # of a process that was killed while it wrote
+                    path.unlink()
+            return
+    try:
+        write_json(marker, {**config.to_dict(), "versions": _versions()})
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be written to: {error}; choose another --run") from error
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory was made by `edgetext distill`."""
+    marker = directory / CONFIG_FILE
+    return marker.is_file() and "edgetext" in (read_json(marker).get("versions") or {})
+
+
+def _is_partial(path: Path) -> bool:
+    """Whether a file is one of ours that never became whole."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL)
+
+
+def find_teacher(path: Path) -> tuple[Path, bytes]:
+    """Return the model directory and the tokenizer.json of a given teacher.
+
+    `path` is a run (its teacher is taken, or else its student) or a model directory inside one. Raises
+    CheckpointError if either is missing.
+    """
+    models = [place for place in (path, path / "teacher", path / "student") if (place / MODEL_FILE).is_file()]
+    if not models:
+        raise CheckpointError(
+            f"{path} holds no model; --teacher takes a preset, a run, or a model directory inside a run"
+        )
+    for place in (path, path.parent):
+        if (place / "tokenizer.json").is_file():
+            return models[0], (place / "tokenizer.json").read_bytes()
+    raise CheckpointError(
+        f"{path} has a model but no tokenizer.json; give the run it comes from as --teacher"
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_not_inside(config: DistillConfig, directory: Path) -> None:
+    """Refuse to delete a run that the new one would be made from."""
+    for flag, value in (("--teacher", config.teacher), ("--corpus", config.corpus.source)):
+        source = Path(value)
+        if source.exists() and source.resolve().is_relative_to(directory.resolve()):
+            raise CheckpointError(
+                f"{flag} {value} lies in {directory}, which --force would delete; choose another --run"
+            )
+
+
+def _check_same(old: dict[str, Any], config: DistillConfig, directory: Path) -> None:
+    """Name the first option in which a resumed run differs from what was started."""
+    before = dict(_leaves(old))
+    for name, value in _leaves(config.to_dict()):
+        option = name.rpartition(".")[2]
+        if option in FREE_TO_CHANGE or before.get(name) == value:
+            continue
+        flag = FLAGS.get(option, option).replace("_", "-")
+        raise CheckpointError(
+            f"{directory} was started with --{flag} {before.get(name)!r}, not {value!r}; give the same "
+            f"options to go on, or start again with --force"
+        )
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of everything in nested mappings."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    import accelerate
+    import torch
+
+    return {
+        "edgetext": __version__,
+        "torch": torch.__version__,
+        "accelerate": accelerate.__version__,
+        "python": platform.python_version(),
+    }
