@@ -26,7 +26,8 @@ def reference() -> str:
     for name in group.list_commands(top):
         command = group.get_command(top, name)
         if command is not None:
-            context = click.Context(command, info_name=name, parent=top, terminal_width=WIDTH)
+            settings = {**command.context_settings, "terminal_width": WIDTH}
+            context = click.Context(command, info_name=name, parent=top, **settings)
             sections.append(_section(f"edgetext {name}", command.get_help(context)))
     return "\n".join(sections)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,11 +36,14 @@ def command(run: str, precision: str, output: str | None, tokens: int, force: bo
     """
     from edgetext_export import export_run
 
-    with click.progressbar(length=1, label="comparing with torch", file=sys.stderr) as bar:
+    with ExitStack() as stack:
+        bars: list[Any] = []
 
         def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+            if not bars:  # not before there is something to show: what is refused is refused without a bar
+                bar = click.progressbar(length=total, label="comparing with torch", file=sys.stderr)
+                bars.append(stack.enter_context(bar))
+            bars[0].update(done - bars[0].pos)
 
         report = export_run(
             run,

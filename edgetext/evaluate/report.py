@@ -74,13 +74,13 @@ def bundles(directory: Path) -> list[dict[str, Any]]:
 def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
     """Markdown tables of a run's models and, if there are any, its bundles."""
     models = table(
-        ("model", "kind", "params", "size", "valid ppl", "test ppl", "kept", "agree", "torch tok/s"),
+        ("model", "kind", "params", "MB", "valid ppl", "test ppl", "kept", "agree", "tok/s"),
         [
             (
-                f"{row['name']}{' (student)' if row['name'] == result['student'] else ''}",
+                row["name"],
                 row["kind"],
                 f"{row['parameters']:,}",
-                megabytes(row["fp32_bytes"]),
+                f"{row['fp32_bytes'] / 1e6:.2f}",
                 f"{row['valid_perplexity']:.2f}",
                 f"{row['test_perplexity']:.2f}",
                 f"{row['quality_kept']:.1%}",
@@ -91,6 +91,7 @@ def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
         ],
         text_columns=2,
     )
+    models += f"\n\nThe student is the {result['student']} model."
     if not exported:
         return models
     qualities = [bundle["quality"] for bundle in exported]
@@ -130,9 +131,10 @@ def _unknown(directory: Path, corpus: dict[str, Any]) -> str:
     if Tokenizer.from_json((directory / "tokenizer.json").read_bytes()).unk_id is None:
         return ""
     test = corpus["splits"]["test"]
+    share = test.get("unknown", 0) / test["tokens"]
     return (
-        f" Of the test tokens {test['unknown'] / test['tokens']:.2%} are `<unk>`, which stands for all that "
-        f"is not in the vocabulary and is an easy target: compare perplexities under this vocabulary only."
+        f" Of the test tokens {share:.2%} are `<unk>`, which stands for all that the vocabulary lacks and "
+        f"is an easy target: compare perplexities under this vocabulary only."
     )
 
 
@@ -151,7 +153,7 @@ def _notes(result: dict[str, Any]) -> str:
     return (
         f"Perplexity: windows of {protocol['window']} tokens, fresh state, {protocol['tokens']['test']:,} "
         f"test tokens. Kept: the teacher's test perplexity over the model's. Agree: share of "
-        f"test positions with the teacher's most likely token. Torch tok/s: greedy decoding in torch, "
+        f"test positions with the teacher's most likely token. Tok/s: greedy decoding in torch, "
         f"batch 1; the exported bundle is measured under Latency."
     )
 
@@ -168,12 +170,20 @@ def _refinement(result: dict[str, Any]) -> str:
 
 
 def _sweep_table(frontier: dict[str, Any]) -> str:
-    """Temperature sweeps as a table."""
+    """Temperature sweeps as a table, with what its columns mean; older runs have no BLEU."""
+    columns = {"lm_score": "LM score", "reverse_lm_score": "reverse-LM score"}
+    meaning = "LM score: lower is better text. Reverse-LM score: lower is more diverse."
+    people = frontier["people"]
+    if "bleu_4" in people:
+        columns |= {"bleu_4": "BLEU-4", "self_bleu_4": "Self-BLEU-4"}
+        meaning += (
+            f" BLEU-4 against {frontier['references']:,} texts of the test split: higher is better text. "
+            f"Self-BLEU-4: lower is more diverse."
+        )
     rows = [
-        (name, f"{p['temperature']:g}", f"{p['lm_score']:.3f}", f"{p['reverse_lm_score']:.3f}")
+        (name, f"{p['temperature']:g}", *(f"{p[column]:.3f}" for column in columns))
         for name, points in frontier["sweeps"].items()
         for p in points
     ]
-    people = frontier["people"]
-    rows.append(("people", "–", f"{people['lm_score']:.3f}", f"{people['reverse_lm_score']:.3f}"))
-    return table(("model", "temperature", "LM score", "reverse-LM score"), rows)
+    rows.append(("people", "–", *(f"{people[column]:.3f}" for column in columns)))
+    return f"{table(('model', 'temperature', *columns.values()), rows)}\n\n{meaning}"

@@ -38,10 +38,10 @@ PRESETS: dict[str, tuple[ModelConfig, str]] = {
     "lstm-teacher": (_lstm(512, 768, 1, tied=False, dropout=0.2), "default teacher"),
     "lstm-teacher-large": (_lstm(512, 1024, 2, tied=False, dropout=0.3), "a longer training"),
     "lstm-student": (_lstm(128, 288, 1, tied=True, dropout=0.0), "default student"),
-    "lstm-student-small": (_lstm(96, 160, 1, tied=True, dropout=0.0), "a third of a megabyte"),
+    "lstm-student-small": (_lstm(96, 160, 1, tied=True, dropout=0.0), "half a megabyte"),
     "transformer-teacher": (_transformer(320, 6, 5, 5, 896, 0.1), "Transformer teacher"),
     "transformer-student": (_transformer(128, 3, 4, 2, 320, 0.0), "Transformer student"),
-    "transformer-student-small": (_transformer(96, 2, 3, 1, 256, 0.0), "a third of a megabyte"),
+    "transformer-student-small": (_transformer(96, 2, 3, 1, 256, 0.0), "half a megabyte"),
 }
 """Name → (shape at the reference vocabulary, what it is for)."""
 

@@ -4,8 +4,10 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from finished_run import write_records
 
 from edgetext.cli import group
+from edgetext.evaluate.report import write_report
 from edgetext_bench import Record
 
 FAST = ("--threads", "1", "--tokens", "50", "--repeats", "2", "--prompt", "once")
@@ -19,7 +21,7 @@ def test_table_record_plot_and_json_line(bundles, tmp_path):
     record, plot = tmp_path / "record.json", tmp_path / "plot.png"
     result = run(*bundles, *FAST, "--json", "-o", record, "--plot", plot)
     assert result.exit_code == 0, result.output
-    assert "| int8.etx |" in result.stdout
+    assert "| int8.etx × 1 " in result.stdout
     assert json.loads(result.stdout.splitlines()[-1])["runs"][1]["threads"] == 1
     assert len(Record.from_json(record.read_text()).runs) == 2
     assert plot.exists()
@@ -53,3 +55,15 @@ def test_missing_bundle_is_a_clear_error(tmp_path):
     result = run(tmp_path / "none.etx")
     assert result.exit_code == 1
     assert "no bundle at" in result.stderr
+
+
+def test_a_report_holds_the_record_now_and_when_it_is_written_again(record, tmp_path):
+    directory = write_records(tmp_path / "run")
+    (directory / "bench.json").write_text(record.to_json())
+    result = CliRunner().invoke(group, ["report", str(directory)])
+    assert result.exit_code == 0, result.output
+    report = (directory / "report.md").read_text()
+    assert "| int8.etx × 1 " in report
+    assert "plots/latency.png" in report
+    assert (directory / "plots" / "latency.png").exists()
+    assert write_report(directory).read_text() == report

@@ -72,7 +72,10 @@ def test_a_stream_without_text_still_has_a_report(record, tmp_path):
     )
     silent = replace(record, runs=runs)
     assert summarise(runs[0]).token_s is None
-    assert "session only" in markdown_table(silent)
+    (row, *_) = [line for line in markdown_table(silent).splitlines() if line.startswith("| fp32.etx × 1")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert [cells[i] for i in (1, 2, 3, 5)] == ["–"] * 4
+    assert float(cells[4].replace(",", "")) > 0  # the session alone
     assert plot_latency(silent, tmp_path / "silent.png").stat().st_size > 5000
 
 
@@ -80,8 +83,10 @@ def test_table_shows_bundles_quality_and_label(record):
     table = markdown_table(record)
     assert table.startswith("**measured** on ")
     for text in (
-        "| fp32.etx | lstm | fp32 |",
-        "| int8.etx | lstm | int8 | test |",
+        "| fp32.etx | lstm  | fp32      |",
+        "| int8.etx | lstm  | int8      |",
+        "int8.etx: test.",
+        "| int8.etx × 1 ",
         "+0.50%",
         "1.00%",
         "4.020",
@@ -91,6 +96,16 @@ def test_table_shows_bundles_quality_and_label(record):
     for block in table.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({row.count("|") for row in rows}) <= 1
+        assert len({len(row) for row in rows}) <= 1  # aligned
+
+
+def test_all_of_it_fits_a_hundred_columns(record):
+    named = tuple(replace(b, file=f"student-{b.precision}.etx", parameters=782_720) for b in record.bundles)
+    recipe = "int8-weights-dynamic-activations"
+    named = (named[0], replace(named[1], recipe=recipe, architecture="transformer"))
+    text = markdown_table(stretched(replace(record, bundles=named), 30))
+    assert recipe in text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_notes_warn_about_what_spoils_figures(record):

@@ -1,6 +1,8 @@
 """`edgetext export`, `inspect` and `verify`, as a user calls them."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -64,6 +66,9 @@ def test_inspect_shows_everything_the_bundle_says(exported):
     assert document["golden"]["cases"] == 4
     for word in ("model.onnx", "past.", "recipe", "animals.txt", "flip_rate.prompt", bundle.sha256):
         assert word in result.stdout
+    lines = [line.split() for line in result.stdout.splitlines()]
+    for name, member in document["manifest"]["members"].items():
+        assert [name, f"{member['size']:,}", member["sha256"]] in lines  # whole hashes, whatever the terminal
 
 
 def test_verify_replays_the_golden_tokens(exported):
@@ -109,3 +114,34 @@ def test_a_damaged_bundle_is_one_clear_message(exported, tmp_path, command):
     result = edgetext(command, path)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("rich", "torch", "onnx", "safetensors", "tokenizers", "datasets", "accelerate", "matplotlib"):
+    sys.modules[name] = None
+from edgetext.cli import main
+sys.argv = ["edgetext", *sys.argv[1:]]
+main()
+"""
+
+
+def edgetext_without_extras(*arguments):
+    """The command where `edgetext` was installed without [train]."""
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_bundles_are_inspected_and_verified_without_the_train_extra(exported):
+    inspected = edgetext_without_extras("inspect", exported.path)
+    assert inspected.returncode == 0, inspected.stderr
+    assert inspected.stdout == edgetext("inspect", exported.path).stdout
+    verified = edgetext_without_extras("verify", exported.path)
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_export_without_the_train_extra_says_what_to_install(run, tmp_path):
+    done = edgetext_without_extras("export", run, "-o", tmp_path / "model.etx")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert "pip install 'edgetext[train]'" in done.stderr
