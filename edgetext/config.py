@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from edgetext.corpus.config import CorpusConfig
 from edgetext.errors import ConfigError
 from edgetext.tokenization import TokenizerKind
-from edgetext.training.settings import LoopSettings, OptimizerSettings
+from edgetext.training.settings import LoopSettings, OptimizerSettings, Precision
 
 VOCABULARIES: dict[str, int] = {"bpe": 2048, "word": 8192, "char": 1024}
 """Most token ids by tokenizer kind, unless another number is given."""
@@ -92,7 +92,7 @@ class DistillConfig:
     """Validations without gain before a training stops early; 0 never."""
     checkpoint_every: int = 100
     """Steps between resumable checkpoints."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the training."""
     soft: SoftTargets = field(default_factory=SoftTargets)
     """Soft targets."""
