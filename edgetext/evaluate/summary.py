@@ -28,6 +28,8 @@ SWEEP_SEED = 11
 """Seed of the sweep's samples; the referee's verdict uses others."""
 EVALUATION_TOKENS = 100_000
 """Most tokens of a split that final perplexities read, from its start; the number read is in the record."""
+SHOWN_TOKENS = {"bpe": 80, "word": 80, "char": 240}
+"""Most tokens of a sample in the report, by tokenizer kind."""
 OVERLAP_TEXTS = 1000
 """Most real texts that BLEU is taken against."""
 
@@ -117,8 +119,9 @@ def _frontier(
 
 def _samples(tokenizer: Tokenizer, model: GeneratorModel, count: int = 3) -> list[str]:
     """A few texts of the student, from the start of a document, temperature 0.7."""
+    length = SHOWN_TOKENS[tokenizer.kind]
     texts = sample_tokens(
-        model, 4 * count, 80, seed=SWEEP_SEED, temperature=0.7, suppressed=tokenizer.suppressed
+        model, 4 * count, length, seed=SWEEP_SEED, temperature=0.7, suppressed=tokenizer.suppressed
     )
     return [tokenizer.decode(text) for text in texts if text][:count]
 
