@@ -22,7 +22,7 @@ $(RUN)/result.json: | $(INSTALLED)
 	$(BIN)/edgetext distill --run $(RUN) --resume
 
 $(RUN)/student-%.etx: $(RUN)/result.json
-	@echo "== export: the student as a $* bundle, checked against torch"
+	@echo "== export: the student's $* bundle, checked against torch"
 	$(BIN)/edgetext export $(RUN) --$* -o $@ --force
 
 $(RUN)/bench.json: $(RUN)/student-int8.etx $(RUN)/student-fp32.etx
