@@ -82,7 +82,7 @@ def read_environment() -> Environment:
         max_mhz=_max_mhz(),
         memory_bytes=_memory_bytes(),
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        system=f"{platform.system()} {platform.release()}",
+        system=f"{platform.system()} {platform.release().partition('-')[0]}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
         numpy=_version("numpy"),
         onnxruntime=next((version for version in onnxruntime if version), None),
