@@ -121,8 +121,10 @@ class DistillConfig:
                 f"the refinement reads {span} tokens of each window, but --sequence-length is "
                 f"{self.sequence_length}; raise it, or leave the refinement out with --refine-steps 0"
             )
-        for steps in (self.teacher_steps, self.distill_steps):
-            self.loop(steps)
+        for flag, steps in (("--teacher-steps", self.teacher_steps), ("--distill-steps", self.distill_steps)):
+            if steps < 1:
+                raise ConfigError(f"{flag} is {steps}; it must be at least 1")
+        self.loop(self.teacher_steps)
         for rate in (self.teacher_rate, self.student_rate, self.refine_rate):
             OptimizerSettings(rate)
 

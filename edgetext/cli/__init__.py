@@ -59,10 +59,10 @@ def group() -> None:
     """Distil a large text generator into a small one and run it on a device.
 
     \b
-    edgetext distill --corpus my.txt --run runs/mine     train, distil and refine a student
-    edgetext export runs/mine --int8 -o mine.etx         write it as a quantised ONNX bundle
-    edgetext generate mine.etx --prompt "Once"           run it, here or on the device
-    edgetext bench mine.etx                              measure it
+    edgetext distill --corpus my.txt          train, distil, refine a student
+    edgetext export runs/my --int8 -o my.etx  write it as a quantised bundle
+    edgetext generate my.etx --prompt "The"   run it, here or on the device
+    edgetext bench my.etx                     measure it
     """  # noqa: D301 - click's marker for lines to be left as they are
 
 

@@ -75,7 +75,11 @@ import click
 @click.option("--max-document-mb", default=64.0, metavar="MB", help="A longer document is an error.")
 @click.option("--checkpoint-every", default=100, metavar="N", help="Steps between resumable checkpoints.")
 @click.option("--seed", default=0, metavar="N", help="Same seed, same weights.")
-@click.option("--resume", is_flag=True, help="Go on with DIR: keep finished stages, continue the rest.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with DIR as it was started: keep finished stages, continue the rest.",
+)
 @click.option("--force", is_flag=True, help="Delete DIR and start again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line last.")
 def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **options: Any) -> None:
@@ -98,10 +102,12 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
     from edgetext.errors import EdgetextError
     from edgetext.evaluate.report import bundles, side_by_side
 
+    run = directory or Path("runs") / _name(options["corpus"])
+    if resume and (run / "config.json").is_file():
+        options |= _as_started(run, options)
     if Path(options["teacher"]).is_dir():
         _refuse_unused("tokenizer", "vocab_size", "teacher_steps", "teacher_rate")
     config = distill_config(options)
-    run = directory or Path("runs") / _name(config.corpus.source)
     try:
         from edgetext.distill.run import distill
     except ImportError as error:
@@ -110,7 +116,7 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
         result = distill(config, run, resume=resume, force=force, say=lambda line: click.echo(line, err=True))
     except KeyboardInterrupt as error:
         reason = str(error) or "interrupted"
-        click.echo(f"{reason}; go on with the same options and --run {run} --resume", err=True)
+        click.echo(f"{reason}; go on with: edgetext distill --run {run} --resume", err=True)
         sys.exit(130)
     click.echo(f"\n{side_by_side(result, bundles(run))}\n")
     for text in result["samples"]:
@@ -118,6 +124,22 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
     click.echo(f"report: {run / 'report.md'}    next: edgetext export {run} --int8")
     if as_json:
         click.echo(json.dumps({"run": str(run), "student": result["student"], "models": result["models"]}))
+
+
+def _as_started(run: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Options that were not given, as the run to be resumed was started with."""
+    from edgetext.checkpoint import read_json
+
+    stored = read_json(run / "config.json")
+    values = {**stored, **stored.get("soft", {}), **stored.get("corpus", {})}
+    values["corpus"] = values.pop("source", options["corpus"])
+    context = click.get_current_context()
+    given = click.core.ParameterSource.COMMANDLINE
+    return {
+        name: values[name]
+        for name in options
+        if name in values and context.get_parameter_source(name) is not given
+    }
 
 
 def _refuse_unused(*names: str) -> None:

@@ -40,6 +40,8 @@ class CorpusConfig:
     max_document_mb: float = 64.0
 
     def __post_init__(self) -> None:
+        if not self.source.strip():
+            raise ConfigError("--corpus is empty; give a file, a directory, '-' or builtin:python-docs")
         if self.unit is not None and self.unit not in _UNITS:
             raise ConfigError(f"unknown unit {self.unit!r}; use --unit {', '.join(_UNITS)}")
         for flag, fraction in (

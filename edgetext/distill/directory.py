@@ -56,6 +56,12 @@ def open_run(config: DistillConfig, directory: Path, *, resume: bool, force: boo
         raise CheckpointError(f"{directory} cannot be written to: {error}; choose another --run") from error
 
 
+def discard_empty_run(directory: Path) -> None:
+    """Remove a run that holds nothing but its configuration: its corpus could not be read."""
+    if [path.name for path in directory.iterdir() if not _is_partial(path)] == [CONFIG_FILE]:
+        shutil.rmtree(directory)
+
+
 def is_run(directory: Path) -> bool:
     """Whether a directory was made by `edgetext distill`."""
     marker = directory / CONFIG_FILE

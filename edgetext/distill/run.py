@@ -16,10 +16,10 @@ from edgetext.checkpoint import MODEL_FILE, load_model, save_model
 from edgetext.config import VOCABULARIES, DistillConfig
 from edgetext.corpus import CorpusRecord, load_record, prepare_corpus
 from edgetext.corpus.sources import source_kind
-from edgetext.distill.directory import file_sha256, find_teacher, open_run
+from edgetext.distill.directory import discard_empty_run, file_sha256, find_teacher, open_run
 from edgetext.distill.stage import run_stage
 from edgetext.distill.tasks import DistillTask, LikelihoodTask
-from edgetext.errors import ConfigError
+from edgetext.errors import ConfigError, EdgetextError
 from edgetext.evaluate.frontier import Referee, Verdict, compare
 from edgetext.evaluate.likelihood import WINDOW, Windows, likelihood
 from edgetext.evaluate.report import write_report
@@ -36,6 +36,8 @@ VALIDATION_TOKENS = 16_384
 """Most tokens of the validation split that are read at every validation."""
 REFEREE_SEEDS = tuple(range(1, 11))
 """Sample sets on which the refined student is judged; none of them is looked at before."""
+PLAIN_TEXT = {".txt", ".txt.gz", "stdin", "builtin"}
+"""Kinds of sources that have no columns."""
 PROGRESS_S = 10.0
 """Seconds between lines while a corpus is read."""
 
@@ -115,7 +117,11 @@ def distill(
     """
     _check_inputs(config)
     open_run(config, directory, resume=resume, force=force)
-    run = Run(config, directory, say, write)
+    try:
+        run = Run(config, directory, say, write)
+    except EdgetextError:
+        discard_empty_run(directory)
+        raise
 
     teacher, teacher_record = _teacher(run)
     student, student_record = _distilled(run, teacher, teacher_record)
@@ -130,7 +136,11 @@ def distill(
 
 def _check_inputs(config: DistillConfig) -> None:
     """Refuse what cannot work before anything is written or deleted."""
-    source_kind(config.corpus)
+    kind = source_kind(config.corpus)
+    if config.corpus.column is not None and kind in PLAIN_TEXT:
+        raise ConfigError(
+            f"--column goes with tables, but {config.corpus.source} is plain text; leave it out"
+        )
     if not Path(config.teacher).is_dir():
         _check_context(resolve_model(config.teacher, 1000), "--teacher", config)
     else:

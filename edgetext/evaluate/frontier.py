@@ -22,6 +22,8 @@ SAMPLE_LENGTH = 48
 """Most tokens of a sample and of the beginnings of real documents it is compared with."""
 
 
+FEW_DOCUMENTS = 32
+"""With fewer, pieces of documents stand in for beginnings of documents."""
 BEYOND_NOISE = 2.8
 """Standard errors by which a score must fall to count: an equal model is then accepted in about 2 % of cases
 at ten seeds (two scores, one-sided t with nine degrees of freedom)."""
@@ -42,12 +44,12 @@ def beginnings(
 ) -> list[list[int]]:
     """First `length` tokens of `count` documents, evenly spaced over a token stream.
 
-    A stream of fewer documents (a book) is filled up with evenly spaced pieces of it.
+    A stream of fewer than `FEW_DOCUMENTS` (a book) is filled up with evenly spaced pieces of it.
     """
     starts = np.flatnonzero(np.asarray(stream[:-2]) == eos_id) + 1
     if len(starts) > count:
         starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
-    elif len(starts) < count:
+    elif len(starts) < min(count, FEW_DOCUMENTS):
         room = max(len(stream) - length - 1, 1)
         starts = np.union1d(starts, np.linspace(1, room, count - len(starts)).astype(int))
     texts = []

@@ -74,7 +74,7 @@ def bundles(directory: Path) -> list[dict[str, Any]]:
 def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
     """Markdown tables of a run's models and, if there are any, its bundles."""
     models = table(
-        ("model", "kind", "params", "MB", "valid ppl", "test ppl", "kept", "agree", "tok/s"),
+        ("model", "kind", "params", "MB", "valid", "test", "kept", "agree", "tok/s"),
         [
             (
                 row["name"],
@@ -151,10 +151,10 @@ def _notes(result: dict[str, Any]) -> str:
     """How the columns were got."""
     protocol = result["protocol"]
     return (
-        f"Perplexity: windows of {protocol['window']} tokens, fresh state, {protocol['tokens']['test']:,} "
-        f"test tokens. Kept: the teacher's test perplexity over the model's. Agree: share of "
-        f"test positions with the teacher's most likely token. Tok/s: greedy decoding in torch, "
-        f"batch 1; the exported bundle is measured under Latency."
+        f"Valid, test: perplexity of the split; windows of {protocol['window']} tokens, fresh state, "
+        f"{protocol['tokens']['test']:,} test tokens. Kept: the teacher's test perplexity over the model's. "
+        f"Agree: share of test positions with the teacher's most likely token. Tok/s: greedy decoding in "
+        f"torch, batch 1; the exported bundle is measured under Latency."
     )
 
 

@@ -62,7 +62,9 @@ def resolve_model(text: str, vocab_size: int) -> ModelConfig:
     if name in KINDS:
         return ModelConfig.from_dict({"kind": name, "vocab_size": vocab_size, **values})
     known = ", ".join([*PRESETS, *KINDS])
-    raise ConfigError(f"{name!r} is not a model preset; known are {known} (see `edgetext presets`)")
+    raise ConfigError(
+        f"{name!r} is neither a directory nor a model preset; known are {known} (see `edgetext presets`)"
+    )
 
 
 def _change(text: str, whole: str) -> tuple[str, Any]:

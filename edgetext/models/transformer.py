@@ -84,6 +84,7 @@ class Block(nn.Module):
         self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Map [B,T,H] to [B,T,H]; also returns this block's keys and values."""
+        x = x.to(self.ffn_norm.weight.dtype)  # the residual stream and its norms stay in full precision
         mixed, k, v = self.attention(self.attention_norm(x), cos, sin, past)
         x = x + self.dropout(mixed)
         return x + self.dropout(self.ffn(self.ffn_norm(x))), k, v

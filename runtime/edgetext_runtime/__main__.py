@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from edgetext_runtime import EdgetextError, __version__
-from edgetext_runtime.console import discard_stdout, generate_to
+from edgetext_runtime.console import discard_stdout, generate_to, verify_to
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=int, metavar="N", help="threads; default: chosen from the model's size")
     p.add_argument("--provider", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
     p.add_argument("--json", action="store_true", dest="as_json", help="one JSON line at the end")
+    p.add_argument(
+        "--verify", action="store_true", help="replay the golden tokens instead; exit 1 if they differ"
+    )
     p.add_argument("--version", action="version", version=f"edgetext-runtime {__version__}")
     return p
 
@@ -35,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status: 0, 1 for an error, 130 after Ctrl-C."""
     options = vars(parser().parse_args(arguments))
     try:
+        if options.pop("verify"):
+            return 0 if verify_to(sys.stdout, options["model"], threads=options["threads"]) else 1
         generate_to(sys.stdout, options.pop("model"), options.pop("prompt"), **options)
     except EdgetextError as error:
         print(f"Error: {error}", file=sys.stderr)

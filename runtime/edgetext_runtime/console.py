@@ -37,10 +37,11 @@ def generate_to(
     from edgetext_runtime.generator import Generator
 
     _tolerate_narrow_encoding(output)
+    shown = _visible if output.isatty() else str
     generator = Generator.load(model, threads="auto" if threads is None else threads, provider=provider)
     stream = generator.stream(_read_stdin() if prompt == "-" else prompt, **settings)
     for piece in stream:
-        output.write(piece)
+        output.write(shown(piece))
         output.flush()
     output.write("\n")
     result = stream.result
@@ -55,9 +56,33 @@ def generate_to(
         sys.stderr.write(summary + "\n")
 
 
+def verify_to(output: TextIO, model: str | Path, *, threads: int | None = None) -> bool:
+    """Replay a bundle's golden tokens and write what came of it; return whether all were the same.
+
+    Raises:
+        EdgetextError: for whatever is wrong with the bundle.
+    """
+    from edgetext_runtime.generator import Generator
+
+    generator = Generator.load(model, threads="auto" if threads is None else threads)
+    failed = generator.verify()
+    count = len(generator.golden)
+    verdict = "gives" if not failed else f"does not give (in {len(failed)} of {count} cases)"
+    output.write(f"{model} {verdict} its golden tokens on this machine: {count} cases replayed\n")
+    return not failed
+
+
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd") | {ord("\n"): "\n", ord("\t"): "\t"}
+
+
+def _visible(text: str) -> str:
+    """The text without control characters, which a terminal would obey."""
+    return text.translate(_CONTROLS)
+
+
 def _read_stdin() -> str:
     try:
-        return sys.stdin.read()
+        return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"prompt: stdin is not {sys.stdin.encoding} text ({error}); convert it") from error
 

@@ -22,6 +22,8 @@ from edgetext_runtime.signature import check_signature
 
 _SAMPLING_INPUTS = {"temperature": np.float32, "top_k": np.int64, "top_p": np.float32, "min_p": np.float32}
 _LOG_FATAL_ONLY = 4
+MOST_THREADS = 256
+"""More threads than this take onnxruntime many seconds to start, and serve no model."""
 _EXTERNAL_DATA = b"\n\x08location"
 """How a tensor whose weights lie in another file starts to say so (a protobuf key of 8 letters)."""
 
@@ -114,13 +116,13 @@ class StepSession:
     Raises:
         BundleError: if the model cannot be loaded or its inputs and outputs are not those of the manifest.
         DependencyError: if onnxruntime is missing or older than the model needs.
-        InputError: if ``threads`` is not a positive integer.
+        InputError: if ``threads`` is not an integer from 1 to ``MOST_THREADS``.
         ProviderError: if the provider is not available here.
     """
 
     def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1, provider: str = "cpu") -> None:
-        if not is_count(threads, 1):
-            raise InputError(f"threads is {threads!r}; allowed is an integer of at least 1")
+        if not is_count(threads, 1) or threads > MOST_THREADS:
+            raise InputError(f"threads is {threads!r}; allowed is an integer from 1 to {MOST_THREADS}")
         if _EXTERNAL_DATA in model:
             raise BundleError(f"model.onnx keeps weights in another file, which is not allowed; {REEXPORT}")
         self.ort = load_onnxruntime()

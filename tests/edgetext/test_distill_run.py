@@ -118,8 +118,10 @@ def test_interrupting_leaves_a_run_that_resumes(finished, tiny_corpus, tmp_path)
     assert code == 130
     assert "--resume" in err
     assert (run / "distilled" / "resume.safetensors").exists()
-    code, _, err = finish(start(tiny_corpus, run, "--resume"))
-    assert code == 0, err
+    command = [sys.executable, "-m", "edgetext", "distill", "--run", str(run), "--resume"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)  # as it was started
+    assert done.returncode == 0, done.stderr
     assert weights(run) == weights(reference)
 
 
@@ -189,6 +191,9 @@ def test_splitting_a_batch_changes_nothing_but_rounding(tiny_corpus, tmp_path):
         (["--vocab-size", "0"], "--vocab-size"),
         (["--resume", "--force"], "one of them"),
         (["--corpus", "nowhere.txt"], "nowhere.txt"),
+        (["--corpus", ""], "--corpus is empty"),
+        (["--column", "text"], "--column"),
+        (["--distill-steps", "0"], "--distill-steps"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(tiny_corpus, tmp_path, options, words):
@@ -197,7 +202,7 @@ def test_what_cannot_work_is_refused_in_one_line(tiny_corpus, tmp_path, options,
     assert err.splitlines()[-1].startswith("Error: ")
     assert words in err
     assert "Traceback" not in err
-    assert not (tmp_path / "run" / "teacher").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_leaves_the_numbers_stops_the_run(tiny_corpus, tmp_path):
@@ -252,3 +257,11 @@ def test_a_folder_without_a_model_is_no_teacher(tiny_corpus, tmp_path):
     code, _, err = finish(process)
     assert code == 1
     assert "holds no model" in err
+
+
+def test_a_corpus_that_cannot_be_read_leaves_no_run_behind(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9\n".encode("latin-1") * 300)
+    code, _, err = finish(start(tmp_path / "latin.txt", tmp_path / "run"))
+    assert code == 1
+    assert "iconv" in err
+    assert not (tmp_path / "run").exists()

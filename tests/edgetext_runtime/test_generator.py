@@ -1,5 +1,6 @@
 """Generation: streams, seeds, stops, limits, scores and golden cases, on tiny real models."""
 
+import io
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from edgetext_runtime import (
     read_bundle,
     write_bundle,
 )
+from edgetext_runtime.console import verify_to
 
 MODELS = ["lstm", "byte_model", "attention"]
 
@@ -246,6 +248,9 @@ def test_verify_replays_the_golden_cases(generator, tmp_path):
         path = repacked(generator, tmp_path / "g.etx", **{"golden.json": golden})
         loaded = Generator.load(path)
         assert [loaded.golden.index(case) for case in loaded.verify()] == failed
+        said = io.StringIO()
+        assert verify_to(said, path) is (failed == [])
+        assert ("does not give" in said.getvalue()) is (failed != [])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from io import StringIO
 
-from edgetext_runtime.console import generate_to
+from edgetext_runtime.console import _visible, generate_to
 
 GENERATE = """
 import sys
@@ -89,6 +89,10 @@ def test_command_streams_the_text(lstm, lstm_path):
     expected = lstm.generate("ab", seed=3, max_new_tokens=20, temperature=0.7).text
     done = command(lstm_path, "ab", "--seed", 3, "--max-new-tokens", 20, "--temperature", 0.7)
     assert (done.returncode, done.stdout, done.stderr) == (0, expected + "\n", "")
+
+
+def test_terminal_is_not_given_control_characters():
+    assert _visible("a\x1b[2J\x07b\n\tc\x9bd é 日") == "a\ufffd[2J\ufffdb\n\tc\ufffdd é 日"
 
 
 def test_command_ends_with_one_json_line(lstm, lstm_path):

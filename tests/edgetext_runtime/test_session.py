@@ -132,7 +132,7 @@ def test_full_cache_is_an_input_error():
         session.run(tokens(1), full, sampling=GREEDY, uniform=HALF)
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, "auto", True])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "auto", True, 9999])
 def test_invalid_threads(made, threads):
     with pytest.raises(InputError, match="threads is"):
         StepSession(*made, threads=threads)
