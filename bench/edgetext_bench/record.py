@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 from edgetext_bench.environment import Environment
 from edgetext_runtime.errors import InputError
 from edgetext_runtime.sampling import SamplingParams
+from edgetext_runtime.session import MOST_THREADS
 
 FORMAT_VERSION = 1
 FEWEST_SAMPLES = 100
 """A 99th percentile of fewer latencies than this is the maximum by another name."""
-MOST_THREADS = 1024
 
 _Data = TypeVar("_Data")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,21 +12,14 @@ if TYPE_CHECKING:
 def distill_config(options: dict[str, Any]) -> DistillConfig:
     """Build the checked configuration of `edgetext distill` from its options, by name.
 
-    Shapes are resolved once for a first check, so that a misspelt preset is refused before the corpus is
-    read. Raises ConfigError naming the option to change.
+    Raises ConfigError naming the option to change.
     """
     from edgetext.config import DistillConfig, SoftTargets
     from edgetext.corpus.config import CorpusConfig
-    from edgetext.models.presets import resolve_model
 
     given = dict(options)
     source = given.pop("corpus")
     corpus_fields = {f.name for f in fields(CorpusConfig)} & set(given)
     corpus = CorpusConfig(source=source, **{name: given.pop(name) for name in sorted(corpus_fields)})
     soft = SoftTargets(given.pop("temperature"), given.pop("soft_weight"))
-    config = DistillConfig(corpus=corpus, soft=soft, **given)
-    any_vocabulary = 1000
-    if not Path(config.teacher).is_dir():
-        resolve_model(config.teacher, any_vocabulary)
-    resolve_model(config.student, any_vocabulary)
-    return config
+    return DistillConfig(corpus=corpus, soft=soft, **given)

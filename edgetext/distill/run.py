@@ -42,6 +42,10 @@ PROGRESS_S = 10.0
 """Seconds between lines while a corpus is read."""
 
 
+ANY_VOCABULARY = 1000
+"""Vocabulary size with which shapes are checked before the tokenizer is known."""
+
+
 class Run:
     """A run directory being filled: what every stage needs, opened once."""
 
@@ -142,10 +146,10 @@ def _check_inputs(config: DistillConfig) -> None:
             f"--column goes with tables, but {config.corpus.source} is plain text; leave it out"
         )
     if not Path(config.teacher).is_dir():
-        _check_context(resolve_model(config.teacher, 1000), "--teacher", config)
+        _check_context(resolve_model(config.teacher, ANY_VOCABULARY), "--teacher", config)
     else:
         find_teacher(Path(config.teacher))
-    _check_context(resolve_model(config.student, 1000), "--student", config)
+    _check_context(resolve_model(config.student, ANY_VOCABULARY), "--student", config)
 
 
 def _check_context(shape: ModelConfig, flag: str, config: DistillConfig) -> None:
