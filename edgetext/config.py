@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 from edgetext.corpus.config import CorpusConfig
+from edgetext.distill.recipe import Recipe
+from edgetext.distill.recipes import RECIPES, recipe_from_dict
 from edgetext.errors import ConfigError
 from edgetext.tokenization import TokenizerKind
 from edgetext.training.settings import LoopSettings, OptimizerSettings, Precision
 
 VOCABULARIES: dict[str, int] = {"bpe": 2048, "word": 8192, "char": 1024}
 """Most token ids by tokenizer kind, unless another number is given."""
-
-
-@dataclass(frozen=True)
-class SoftTargets:
-    """How a teacher's distribution enters the loss."""
-
-    temperature: float = 1.0
-    """T, softens both distributions."""
-    soft_weight: float = 0.9
-    """w, weight of the soft targets; the hard cross-entropy has 1 - w."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not self.temperature > 0:
-            raise ConfigError(f"--temperature is {self.temperature}; it must be positive")
-        if not 0 <= self.soft_weight <= 1:
-            raise ConfigError(f"--soft-weight is {self.soft_weight}; it must be in [0, 1]")
+WindowKind = Literal["stream", "document"]
 
 
 @dataclass(frozen=True)
@@ -72,16 +59,36 @@ class DistillConfig:
     """Tokenizer kind."""
     vocab_size: int | None = None
     """Most token ids; None takes the tokenizer kind's own default (`VOCABULARIES`)."""
-    teacher: str = "lstm-teacher"
-    """A preset or shape to train, or the directory of a trained teacher."""
+    windows: WindowKind = "stream"
+    """What a training and an evaluation window is: T tokens of the ``stream``, across boundaries, or one
+    ``document``."""
+    teachers: tuple[str, ...] = ("lstm-teacher",)
+    """Presets or shapes to train, directories of trained teachers, or none; several are an ensemble."""
+    assistants: tuple[str, ...] = ()
+    """Presets or shapes of teacher assistants: each is distilled from the one before, the student from the
+    last (Mirzadeh et al. 2020)."""
+    cache: str | None = None
+    """Directory of cached targets, in place of the teacher's own."""
     student: str = "lstm-student"
     """The student's preset or shape."""
+    budget_mb: float | None = None
+    """Size of the int8 bundle, megabytes (10⁶ bytes), that the largest student is chosen for."""
+    budget_ms: float | None = None
+    """Milliseconds per token on this machine that the largest student is chosen for."""
+    recipe: Recipe = field(default_factory=lambda: RECIPES["hinton"])
+    """What the student learns from its teacher."""
     teacher_steps: int = 1200
-    """Optimiser steps of the teacher."""
+    """Optimiser steps of a teacher that is trained."""
+    finetune_steps: int = 0
+    """Optimiser steps of fine-tuning a given teacher on the corpus first; 0 leaves it as it is."""
     distill_steps: int = 1800
-    """Optimiser steps of the distillation."""
+    """Optimiser steps of a distillation."""
     refine_steps: int = 150
     """Optimiser steps of the refinement; 0 leaves it out."""
+    quantized_steps: int = 0
+    """Last optimiser steps of the student in the arithmetic of the int8 bundle; 0 leaves them out."""
+    written_tokens: int | None = None
+    """Tokens that the teacher writes for recipes that use its text; None: as many as the corpus has."""
     batch_size: int = 16
     """Windows per step."""
     sequence_length: int = 96
@@ -94,16 +101,24 @@ class DistillConfig:
     """Steps between resumable checkpoints."""
     precision: Precision = "auto"
     """Arithmetic of the training."""
-    soft: SoftTargets = field(default_factory=SoftTargets)
-    """Soft targets."""
+    shard: bool = False
+    """Whether teachers are split over the processes."""
+    compile: bool = False
+    """Whether models are compiled with torch.compile for training."""
     refine: RefineSettings = field(default_factory=RefineSettings)
     """The adversarial game."""
     teacher_rate: float = 8e-3
-    """Peak learning rate of the teacher."""
+    """Peak learning rate of a teacher that is trained."""
+    finetune_rate: float = 3e-4
+    """Peak learning rate of a given teacher's fine-tuning."""
     student_rate: float = 8e-3
-    """Peak learning rate of the distillation."""
+    """Peak learning rate of a distillation."""
     refine_rate: float = 3e-4
     """Peak learning rate of the student in the refinement."""
+    quantized_rate: float = 1e-3
+    """Peak learning rate of the student's last steps in int8 arithmetic."""
+    frontier: bool = True
+    """Whether the final measurement includes temperature sweeps of every model."""
     seed: int = 0
     """Seed of initialisation, batches, dropout and noise."""
 
@@ -113,20 +128,52 @@ class DistillConfig:
             raise ConfigError(f"--seed is {self.seed}; it must be in [0, 2**32)")
         if self.vocab_size is not None and self.vocab_size < 1:
             raise ConfigError(f"--vocab-size is {self.vocab_size}; it must be at least 1")
-        if self.refine_steps < 0:
-            raise ConfigError(f"--refine-steps is {self.refine_steps}; 0 leaves the refinement out")
+        self._check_steps()
+        self._check_refinement()
+        for flag, budget in (("--budget-mb", self.budget_mb), ("--budget-ms", self.budget_ms)):
+            if budget is not None and not budget > 0:
+                raise ConfigError(f"{flag} is {budget}; it must be positive")
+        if self.windows not in ("stream", "document"):
+            raise ConfigError(f"--windows is {self.windows!r}; use stream or document")
+        if self.written_tokens is not None and self.written_tokens < 1:
+            raise ConfigError(f"--written-tokens is {self.written_tokens}; it must be at least 1")
+        self.loop(self.teacher_steps)
+        for rate in (
+            self.teacher_rate,
+            self.finetune_rate,
+            self.student_rate,
+            self.refine_rate,
+            self.quantized_rate,
+        ):
+            OptimizerSettings(rate)
+
+    def _check_steps(self) -> None:
+        for flag, steps, least in (
+            ("--refine-steps", self.refine_steps, 0),
+            ("--finetune-steps", self.finetune_steps, 0),
+            ("--quantized-steps", self.quantized_steps, 0),
+            ("--teacher-steps", self.teacher_steps, 1),
+            ("--distill-steps", self.distill_steps, 1),
+        ):
+            if steps < least:
+                raise ConfigError(f"{flag} is {steps}; it must be at least {least}")
+
+    def _check_refinement(self) -> None:
+        if not self.refine_steps:
+            return
+        remedy = "leave the refinement out (--refine-steps 0)"
+        if self.windows == "document":
+            raise ConfigError(f"the refinement needs whole windows of the stream; use them, or {remedy}")
+        if not self.recipe.needs_teacher():
+            raise ConfigError(
+                f"the refinement is anchored to a teacher, and recipe {self.recipe.name!r} has none; {remedy}"
+            )
         span = self.refine.prefix + self.refine.length
-        if self.refine_steps and span > self.sequence_length:
+        if span > self.sequence_length:
             raise ConfigError(
                 f"the refinement reads {span} tokens of each window, but --sequence-length is "
-                f"{self.sequence_length}; raise it, or leave the refinement out with --refine-steps 0"
+                f"{self.sequence_length}; raise it, or {remedy}"
             )
-        for flag, steps in (("--teacher-steps", self.teacher_steps), ("--distill-steps", self.distill_steps)):
-            if steps < 1:
-                raise ConfigError(f"{flag} is {steps}; it must be at least 1")
-        self.loop(self.teacher_steps)
-        for rate in (self.teacher_rate, self.student_rate, self.refine_rate):
-            OptimizerSettings(rate)
 
     def loop(self, steps: int) -> LoopSettings:
         """Loop settings of a stage of so many steps."""
@@ -140,12 +187,40 @@ class DistillConfig:
             patience=self.patience,
             checkpoint_every=self.checkpoint_every,
             precision=self.precision,
+            compile=self.compile,
+            shard=self.shard,
             seed=self.seed,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
-        return asdict(self)
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DistillConfig:
+        """Build from what `to_dict` returned; entries that are no fields of a run are ignored.
+
+        Raises ConfigError if a value is missing or cannot be.
+        """
+        known = {f.name for f in fields(cls)}
+        given = {name: value for name, value in values.items() if name in known}
+        try:
+            return cls(
+                **{
+                    **given,
+                    "corpus": CorpusConfig(**given["corpus"]),
+                    "recipe": recipe_from_dict(given["recipe"]),
+                    "refine": RefineSettings(**given["refine"]),
+                    "teachers": tuple(given["teachers"]),
+                    "assistants": tuple(given["assistants"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"the configuration of this run was written by another version of edgetext ({error}); start "
+                f"it again with --force"
+            ) from error
 
 
 def fingerprint(*values: Any) -> str:

@@ -32,7 +32,7 @@ _DEFAULT_MIN_FREQUENCY = {"bpe": 2, "word": 2, "char": 1}
 
 _PIECE_CHARACTERS = 1 << 18
 # Cuts here never change the ids: no BPE token, word or character reaches over them.
-_SAFE_CUT = re.compile(r"(?<=[A-Za-z0-9.,;:!?)])(?=\n)|(?<=[A-Za-z])(?= [A-Za-z])")
+_SAFE_CUT = re.compile(r"(?<=[A-Za-z0-9])(?=\n)|(?<=[A-Za-z])(?= [A-Za-z])")
 
 
 def train_tokenizer(

@@ -35,6 +35,7 @@ class RefineTask:
         self.referee, self.seed = referee, seed
         self.warmup = min(settings.discriminator_warmup, steps // 5)
         self.model = anchor.model
+        self.frozen = anchor.frozen
         self.discriminator: nn.Module = CNNDiscriminator(self.model.config.vocab_size)
         self.players: Mapping[str, nn.Module] = {"generator": self.model, "discriminator": self.discriminator}
         self.optimizers = {
@@ -93,7 +94,7 @@ class RefineTask:
 
     def _texts(self, step: int, part: int) -> tuple[Tensor, Tensor]:
         """Real texts [R, prefix + length] cut from this step's windows, and their prefixes [R, prefix]."""
-        inputs, _ = self.anchor.windows(step, part)  # [B,T]
+        inputs = self.anchor.batch(step, part).tokens[:, :-1]  # [B,T]
         span = self.settings.prefix + self.settings.length
         whole = inputs.shape[1] // span * span
         real = inputs[:, :whole].reshape(-1, span)[: self.settings.rollouts]

@@ -10,6 +10,10 @@ import click
 
 COMMANDS: dict[str, str] = {
     "distill": "Corpus to student: train a teacher, distil it, refine the student.",
+    "recipes": "List the distillation recipes, or explain one.",
+    "cache-targets": "Write a teacher's likeliest tokens to disk, to distil without it.",
+    "sweep": "Make many runs from a plan, stop and go on at any moment.",
+    "compare": "Set finished runs side by side: mean and spread over seeds.",
     "export": "Write a student as a checked, quantised ONNX bundle (.etx).",
     "generate": "Generate text from a bundle, streaming to the terminal.",
     "bench": "Measure a bundle: load, time to first token, per-token latency, memory.",
@@ -32,7 +36,7 @@ class LazyGroup(click.Group):
         """Import and return one command, or None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"edgetext.cli.{cmd_name}")
+        module = importlib.import_module(f"edgetext.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

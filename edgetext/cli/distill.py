@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from edgetext.config import DistillConfig
 
 
 @click.command(
@@ -36,15 +40,47 @@ import click
     "--vocab-size", type=int, metavar="V", help="Most token ids.  [default: bpe 2048, word 8192, char 1024]"
 )
 @click.option(
-    "--teacher",
-    default="lstm-teacher",
-    metavar="SHAPE|DIR",
-    help="Shape to train (`edgetext presets`), or a directory with a trained teacher.",
+    "--windows",
+    type=click.Choice(["stream", "document"]),
+    default="stream",
+    help="Train and measure on T tokens across documents, or on one document at a time.",
 )
+@click.option(
+    "--recipe",
+    default="hinton",
+    metavar="NAME|TOML",
+    help="What the student learns from the teacher (`edgetext recipes`).",
+)
+@click.option(
+    "--teacher",
+    multiple=True,
+    metavar="SHAPE|DIR",
+    help="Shape to train (`edgetext presets`), a trained teacher or a Hugging Face model; again for an "
+    "ensemble; none: no teacher.  [default: lstm-teacher]",
+)
+@click.option(
+    "--assistant",
+    multiple=True,
+    metavar="SHAPE",
+    help="Shape between teacher and student; again for a longer chain.",
+)
+@click.option("--cache", metavar="DIR", help="Targets of `edgetext cache-targets` instead of a teacher.")
 @click.option("--student", default="lstm-student", metavar="SHAPE", help="Shape of the student.")
-@click.option("--teacher-steps", default=1200, metavar="N", help="Training steps of the teacher.")
+@click.option("--budget-mb", type=float, metavar="MB", help="Largest student whose int8 bundle fits.")
+@click.option("--budget-ms", type=float, metavar="MS", help="Largest student this fast per token here.")
+@click.option("--teacher-steps", default=1200, metavar="N", help="Training steps of a teacher.")
+@click.option("--finetune-steps", default=0, metavar="N", help="Steps on the corpus for a given teacher.")
 @click.option("--distill-steps", default=1800, metavar="N", help="Training steps of the student.")
 @click.option("--refine-steps", default=150, metavar="N", help="Adversarial steps; 0: none.")
+@click.option(
+    "--quantized-steps", default=0, metavar="N", help="Last steps in the arithmetic of the int8 bundle."
+)
+@click.option(
+    "--written-tokens",
+    type=int,
+    metavar="N",
+    help="Tokens the teacher writes, for recipes that use them.  [default: as many as the corpus]",
+)
 @click.option("--batch-size", default=16, metavar="B", help="Windows per step.")
 @click.option("--sequence-length", default=96, metavar="T", help="Tokens per window.")
 @click.option("--accumulation", default=1, metavar="N", help="Parts of a step, to save memory.")
@@ -54,25 +90,34 @@ import click
     metavar="N",
     help="Stop a training early after N validations without gain; 0: never.",
 )
-@click.option("--temperature", default=1.0, metavar="T", help="Temperature of the soft targets.")
+@click.option(
+    "--temperature", type=float, metavar="T", help="Temperature of soft targets.  [default: the recipe's]"
+)
 @click.option(
     "--soft-weight",
-    default=0.9,
+    type=float,
     metavar="W",
-    help="Weight of the soft targets; the hard ones have 1 - W.",
+    help="Weight of soft targets; hard ones have 1 - W.  [default: the recipe's]",
 )
 @click.option("--teacher-rate", default=8e-3, metavar="LR", help="Teacher's peak learning rate.")
+@click.option("--finetune-rate", default=3e-4, metavar="LR", help="Peak rate of fine-tuning a teacher.")
 @click.option("--student-rate", default=8e-3, metavar="LR", help="Student's peak learning rate.")
+@click.option("--quantized-rate", default=1e-3, metavar="LR", help="Peak rate of the last steps in int8.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
     help="Arithmetic of the training; auto: bf16 where the device has units for it.",
 )
+@click.option("--shard", is_flag=True, help="Split teachers over the processes of a launch (FSDP).")
+@click.option("--compile", is_flag=True, help="Compile the models for training (torch.compile).")
+@click.option("--valid-corpus", metavar="SOURCE", help="Validation text of its own.")
+@click.option("--test-corpus", metavar="SOURCE", help="Test text of its own.")
 @click.option("--valid-fraction", default=0.05, metavar="P", help="Share kept for validation.")
 @click.option("--test-fraction", default=0.05, metavar="P", help="Share kept for the test.")
 @click.option("--split-seed", default=0, metavar="N", help="Changes which documents those are.")
 @click.option("--max-document-mb", default=64.0, metavar="MB", help="A longer document is an error.")
+@click.option("--frontier/--no-frontier", default=True, help="Measure temperature sweeps at the end.")
 @click.option("--checkpoint-every", default=100, metavar="N", help="Steps between resumable checkpoints.")
 @click.option("--seed", default=0, metavar="N", help="Same seed, same weights.")
 @click.option(
@@ -94,6 +139,7 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
     edgetext distill --corpus captions.txt --tokenizer word
     edgetext distill --corpus dialogue.jsonl --column reply --student transformer-student
     edgetext distill --teacher runs/mine --student lstm-student-small --run runs/mine-small
+    edgetext distill --teacher lstm-teacher --teacher lstm-teacher --recipe augmented
     """  # noqa: D301 - click's marker for lines to be left as they are
     import json
     import sys
@@ -105,19 +151,28 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
     run = directory or Path("runs") / _name(options["corpus"])
     if resume and (run / "config.json").is_file():
         options |= _as_started(run, options)
-    if Path(options["teacher"]).is_dir():
-        _refuse_unused("tokenizer", "vocab_size", "teacher_steps", "teacher_rate")
     config = distill_config(options)
+    _refuse_unused(config)
     try:
         from edgetext.distill.run import distill
+        from edgetext.training.processes import is_main
     except ImportError as error:
         raise EdgetextError(f"training needs {error.name}: pip install 'edgetext[train]'") from error
     try:
-        result = distill(config, run, resume=resume, force=force, say=lambda line: click.echo(line, err=True))
+        result = distill(
+            config,
+            run,
+            resume=resume,
+            force=force,
+            choose=_chooser(config),
+            say=lambda line: click.echo(line, err=True),
+        )
     except KeyboardInterrupt as error:
         reason = str(error) or "interrupted"
         click.echo(f"{reason}; go on with: edgetext distill --run {run} --resume", err=True)
         sys.exit(130)
+    if not is_main():
+        return
     click.echo(f"\n{side_by_side(result, bundles(run))}\n")
     for text in result["samples"]:
         click.echo(f"--- sample\n{text.strip()}\n")
@@ -129,30 +184,59 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
 def _as_started(run: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Options that were not given, as the run to be resumed was started with."""
     from edgetext.checkpoint import read_json
+    from edgetext.cli._config import options_of
+    from edgetext.config import DistillConfig
 
-    stored = read_json(run / "config.json")
-    values = {**stored, **stored.get("soft", {}), **stored.get("corpus", {})}
-    values["corpus"] = values.pop("source", options["corpus"])
     context = click.get_current_context()
     given = click.core.ParameterSource.COMMANDLINE
-    return {
-        name: values[name]
-        for name in options
-        if name in values and context.get_parameter_source(name) is not given
-    }
+    names = [name for name in options if context.get_parameter_source(name) is not given]
+    return options_of(DistillConfig.from_dict(read_json(run / "config.json")), names)
 
 
-def _refuse_unused(*names: str) -> None:
+def _chooser(config: DistillConfig) -> Callable[[int, bytes], dict[str, Any]] | None:
+    """What picks the student's shape by a budget, if there is one."""
+    if config.budget_mb is None and config.budget_ms is None:
+        return None
+    if click.get_current_context().get_parameter_source("student") is click.core.ParameterSource.COMMANDLINE:
+        from edgetext.errors import ConfigError
+
+        raise ConfigError("--student names a shape and --budget-mb or --budget-ms chooses one; give either")
+
+    def choose(vocab_size: int, tokenizer_json: bytes) -> dict[str, Any]:
+        from edgetext.evaluate.likelihood import WINDOW
+        from edgetext_export.budget import choose_student
+
+        choice = choose_student(
+            vocab_size,
+            budget_mb=config.budget_mb,
+            budget_ms=config.budget_ms,
+            kind=config.recipe.student,
+            tokenizer_json=tokenizer_json,
+            context=max(WINDOW, config.sequence_length),
+        )
+        return choice.to_dict()
+
+    return choose
+
+
+def _refuse_unused(config: DistillConfig) -> None:
     """Refuse options that a given teacher makes meaningless."""
     from edgetext.errors import ConfigError
+    from edgetext.models.huggingface import is_huggingface
 
+    given = [Path(text).is_dir() for text in config.teachers]
+    by_text = config.recipe.by_text_alone() and all(is_huggingface(text) for text in config.teachers)
+    unused = ["tokenizer"] if any(given) and not by_text else []
+    unused += ["teacher_steps", "teacher_rate"] if given and all(given) else []
+    unused += [] if any(given) else ["finetune_steps", "finetune_rate"]
     context = click.get_current_context()
-    for name in names:
+    for name in unused:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(
-                f"{flag} has no effect with a trained teacher, which brings its own; leave it out"
+            kind = (
+                "a trained teacher, which brings its own" if any(given) else "teachers that are trained here"
             )
+            raise ConfigError(f"{flag} has no effect with {kind}; leave it out")
 
 
 def _name(source: str) -> str:

@@ -41,10 +41,10 @@ def command(vocab_size: int | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"vocab_size": V, "presets": rows}))
         return
-    click.echo(f"{'preset':<26}{'layers':>6}{'hidden':>7}{'params':>13}{'fp32':>10}{'int8':>10}  for")
+    click.echo(f"{'preset':<32}{'layers':>6}{'hidden':>7}{'params':>13}{'fp32':>10}{'int8':>10}  for")
     for row in rows:
         click.echo(
-            f"{row['name']:<26}{row['layers']:>6}{row['hidden']:>7}{row['parameters']:>13,}"
+            f"{row['name']:<32}{row['layers']:>6}{row['hidden']:>7}{row['parameters']:>13,}"
             f"{row['fp32_bytes'] / 1e6:>7.2f} MB{row['int8_bytes'] / 1e6:>7.2f} MB  {row['purpose']}"
         )
     click.echo(

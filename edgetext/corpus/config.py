@@ -27,6 +27,8 @@ class CorpusConfig:
             whole file of plain text, a whole row of a table). Default: lines of plain text, rows of all else.
         valid_fraction: share of the documents kept for validation.
         test_fraction: share of the documents kept for the test.
+        valid_source: a source of its own for validation; `source` is then not split for it.
+        test_source: a source of its own for the test; `source` is then not split for it.
         split_seed: changes which documents these are.
         max_document_mb: a document longer than this (2**20 bytes of UTF-8) is an error.
     """
@@ -38,10 +40,17 @@ class CorpusConfig:
     test_fraction: float = 0.05
     split_seed: int = 0
     max_document_mb: float = 64.0
+    valid_source: str | None = None
+    test_source: str | None = None
 
     def __post_init__(self) -> None:
         if not self.source.strip():
             raise ConfigError("--corpus is empty; give a file, a directory, '-' or builtin:python-docs")
+        for flag, source in (("--valid-corpus", self.valid_source), ("--test-corpus", self.test_source)):
+            if source is not None and source.strip() in ("", "-", self.source):
+                raise ConfigError(
+                    f"{flag} is {source!r}; give a file or directory other than --corpus and standard input"
+                )
         if self.unit is not None and self.unit not in _UNITS:
             raise ConfigError(f"unknown unit {self.unit!r}; use --unit {', '.join(_UNITS)}")
         for flag, fraction in (

@@ -18,8 +18,8 @@ from typing import Any
 
 from edgetext.corpus.builtin import LICENCE
 from edgetext.corpus.config import CorpusConfig
-from edgetext.corpus.sources import iter_documents, source_kind
-from edgetext.corpus.split import SPLITS, Split, split_documents
+from edgetext.corpus.sources import source_kind
+from edgetext.corpus.split import SPLITS, Split, labelled_documents
 from edgetext.corpus.streams import TokenWriter
 from edgetext.errors import CorpusError
 from edgetext.tokenization import TokenizerKind, check_tokenizer_options, split_long, train_tokenizer
@@ -205,7 +205,7 @@ def _spool(path: Path) -> Path:
 
 
 def _documents(census: _Census, config: CorpusConfig, stdin: Path | None) -> Iterator[tuple[Split, str]]:
-    return census.count(split_documents(iter_documents(config, stdin=stdin), config))
+    return census.count(labelled_documents(config, stdin))
 
 
 def _train_texts(

@@ -15,9 +15,17 @@ from edgetext.config import DistillConfig
 from edgetext.errors import CheckpointError, ConfigError
 
 CONFIG_FILE = "config.json"
-FREE_TO_CHANGE = {"checkpoint_every"}
+FREE_TO_CHANGE = {"checkpoint_every", "accumulation", "shard"}
 """Options that may differ when a run is continued: the result does not depend on them."""
-FLAGS = {"source": "corpus"}
+FLAGS = {
+    "source": "corpus",
+    "valid_source": "valid-corpus",
+    "test_source": "test-corpus",
+    "teachers": "teacher",
+    "assistants": "assistant",
+    "phases": "recipe",
+    "name": "recipe",
+}
 """Options whose flag is not their own name."""
 
 
@@ -73,23 +81,36 @@ def _is_partial(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(PARTIAL)
 
 
-def find_teacher(path: Path) -> tuple[Path, bytes]:
-    """Return the model directory and the tokenizer.json of a given teacher.
+def find_teachers(path: Path) -> tuple[list[Path], bytes]:
+    """Return the model directories and the tokenizer.json of a given teacher.
 
-    `path` is a run (its teacher is taken, or else its student) or a model directory inside one. Raises
-    CheckpointError if either is missing.
+    `path` is a run (its teacher or teachers are taken, or else its student) or a model directory inside one.
+    Raises CheckpointError if there is no model or no tokenizer.
     """
-    models = [place for place in (path, path / "teacher", path / "student") if (place / MODEL_FILE).is_file()]
-    if not models:
+    several = sorted(path.glob("teacher-*"), key=lambda place: (len(place.name), place.name))
+    groups = [[path], [path / "teacher"], several, [path / "student"]]
+    models = next((g for g in groups if g and all(_holds_weights(p) for p in g)), None)
+    if models is None:
         raise CheckpointError(
-            f"{path} holds no model; --teacher takes a preset, a run, or a model directory inside a run"
+            f"{path} holds no model; --teacher takes a preset, a run, a model directory inside a run, or a "
+            f"Hugging Face model directory"
         )
     for place in (path, path.parent):
         if (place / "tokenizer.json").is_file():
-            return models[0], (place / "tokenizer.json").read_bytes()
+            return models, (place / "tokenizer.json").read_bytes()
     raise CheckpointError(
         f"{path} has a model but no tokenizer.json; give the run it comes from as --teacher"
     )
+
+
+def _holds_weights(path: Path) -> bool:
+    """Whether a directory is a model's, whole or cut in shards."""
+    return (path / MODEL_FILE).is_file() or (path / f"{MODEL_FILE}.index.json").is_file()
+
+
+def stage_names(kind: str, count: int) -> list[str]:
+    """Directory names of several stages of a kind: `kind` for one, `kind-1`, `kind-2`, … for more."""
+    return [kind] if count == 1 else [f"{kind}-{number}" for number in range(1, count + 1)]
 
 
 def file_sha256(path: Path) -> str:
@@ -100,7 +121,10 @@ def file_sha256(path: Path) -> str:
 
 def _check_not_inside(config: DistillConfig, directory: Path) -> None:
     """Refuse to delete a run that the new one would be made from."""
-    for flag, value in (("--teacher", config.teacher), ("--corpus", config.corpus.source)):
+    given = [("--teacher", teacher) for teacher in config.teachers]
+    given += [("--corpus", config.corpus.source)]
+    given += [("--cache", config.cache)] if config.cache else []
+    for flag, value in given:
         source = Path(value)
         if source.exists() and source.resolve().is_relative_to(directory.resolve()):
             raise CheckpointError(

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetext.checkpoint import load_model, read_json, write_json
+from edgetext.checkpoint import read_json, write_json
 from edgetext.config import fingerprint
+from edgetext.distill.model_files import load_any
 from edgetext.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -36,32 +37,39 @@ def run_stage(
     holds a finished stage made with others, Interrupted after leaving a state that can be resumed.
     """
     from edgetext.training.loop import Interrupted, train
+    from edgetext.training.processes import by_main
     from edgetext.training.resume import RESUME_FILE
 
-    relevant = {name: value for name, value in asdict(loop).items() if name != "checkpoint_every"}
-    mark = fingerprint(settings, {**relevant, "precision": accelerator.mixed_precision})
+    left_out = {"checkpoint_every", "accumulation", "shard"}  # of these, only `parts` changes the result
+    relevant = {name: value for name, value in asdict(loop).items() if name not in left_out}
+    parts = loop.parts(accelerator.num_processes)
+    mark = fingerprint(settings, {**relevant, "parts": parts, "precision": accelerator.mixed_precision})
     path = directory / STAGE_FILE
-    if path.exists():
-        record = read_json(path)
+    record = by_main(accelerator, lambda: read_json(path) if path.exists() else None)
+    if record is not None:
         if record["fingerprint"] != mark:
             raise CheckpointError(
                 f"{directory} was made with other settings, another corpus or another teacher; use another "
                 f"--run, or start again with --force"
             )
         say(f"{directory.name}: done before ({record['steps']} steps), kept")
-        return load_model(directory), record
+        return load_any(directory), record
     task = build()
     passes = loop.steps * loop.batch_size / task.windows_per_pass()
     say(
-        f"{directory.name}: {loop.steps} steps of {loop.batch_size} × {loop.sequence_length} tokens, "
+        f"{directory.name}: {loop.steps} steps of {loop.batch_size} windows, {task.tokens():,} tokens, "
         f"{passes:.1f} passes over the training split"
     )
     result = train(task, loop, directory, fingerprint=mark, accelerator=accelerator, write=write)
     record = {"fingerprint": mark, **asdict(result)}
-    write_json(path, record)
-    (directory / RESUME_FILE).unlink(missing_ok=True)
+
+    def finish() -> None:
+        write_json(path, record)
+        (directory / RESUME_FILE).unlink(missing_ok=True)
+
+    by_main(accelerator, finish)
     early = "" if result.stopped == "steps" else f", stopped early at step {result.steps}"
     say(f"{directory.name}: best validation score {result.best_score:.3f} at step {result.best_step}{early}")
     if result.interrupted:
         raise Interrupted(f"stopped after {directory.name}")
-    return load_model(directory), record
+    return load_any(directory), record

@@ -1,67 +1,119 @@
-"""What the loop trains before refinement: a teacher by likelihood, a student from a teacher."""
+"""What the loop trains before refinement: a model by likelihood, a student by a recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetext.checkpoint import save_model
-from edgetext.config import SoftTargets
-from edgetext.distill.losses import hard_cross_entropy, hinton
-from edgetext.errors import ConfigError
+from edgetext.distill.objective import Objective
+from edgetext.distill.recipe import ATTENTION, Phase, Recipe
+from edgetext.distill.targets import LiveTargets, Targets, TeacherOutput
 from edgetext.evaluate.likelihood import Windows, likelihood
-from edgetext.models.base import GeneratorModel
-from edgetext.training.data import WindowSampler
+from edgetext.models.base import GeneratorModel, State
+from edgetext.models.config import ModelConfig
+from edgetext.training.data import Batch, Sampler
 from edgetext.training.loop import Turn
 from edgetext.training.settings import OptimizerSettings
 
 
-class LikelihoodTask:
-    """Maximum likelihood: next-token cross-entropy on the corpus."""
+class DistillTask:
+    """A student learns by a recipe: from the text, from a teacher, or from both."""
 
     def __init__(
         self,
         name: str,
         model: GeneratorModel,
-        sampler: WindowSampler,
+        recipe: Recipe,
+        steps: int,
+        sampler: Sampler,
         validation: Windows,
         optimizer: OptimizerSettings,
         parts: int = 1,
+        *,
+        targets: Targets | None = None,
+        teacher: ModelConfig | None = None,
+        written: Sampler | None = None,
+        module: GeneratorModel | None = None,
+        seed: int = 0,
     ) -> None:
-        self.name, self.model, self.sampler, self.validation = name, model, sampler, validation
-        self.players: Mapping[str, nn.Module] = {"generator": model}
+        """Bring everything together.
+
+        Args:
+            name: of the stage; seeds its random numbers.
+            model: the student; its weights are what is saved.
+            recipe: checked before by `objective.check_recipe`.
+            steps: of the whole training; phases are shares of it.
+            sampler: rows of the corpus.
+            validation: windows whose likelihood chooses the weights that are kept.
+            optimizer: of the student.
+            parts: parts of a batch, over all processes.
+            targets: the teacher's view of a batch; None if the recipe needs none.
+            teacher: the teacher's shape.
+            written: rows of text that the teacher wrote, if the recipe uses such.
+            module: what runs in place of the student and shares its weights (quantised arithmetic).
+            seed: chooses which steps use which text.
+        """
+        self.name, self.model, self.recipe, self.steps = name, model, recipe, steps
+        self.sampler, self.validation, self.parts, self.seed = sampler, validation, parts, seed
+        self.targets, self.written = targets, written
+        self.objective = Objective(recipe, model.config, teacher)
+        self.generator: nn.Module = self.objective.learner(module or model)
+        self.players: Mapping[str, nn.Module] = {"generator": self.generator}
         self.optimizers = {"generator": optimizer}
-        self.parts = parts
-        self.generator: nn.Module = model
         self.device = torch.device("cpu")
+        self.frozen = {"teacher": targets.teacher} if isinstance(targets, LiveTargets) else {}
+        self.shardable = not recipe.needs_teacher()  # a teacher in the making
 
     def prepare(self, players: Mapping[str, nn.Module], device: torch.device) -> None:
-        """Take the wrapped model."""
+        """Take the wrapped student; the teacher follows it to its device."""
         self.generator, self.device = players["generator"], device
+        if isinstance(self.targets, LiveTargets):
+            self.targets.teacher = players["teacher"]
 
     def turns(self, step: int) -> Iterable[Turn]:
         """One move: the generator's."""
         yield Turn("generator", lambda part: self.loss(step, part))
 
-    def windows(self, step: int, part: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets [B,T] of one part of a step."""
-        batch = self.sampler.batch(step, part, self.parts).to(self.device)
-        return batch[:, :-1], batch[:, 1:]
+    def batch(self, step: int, part: int) -> Batch:
+        """One part of a step's rows of the corpus, on the device."""
+        return self.sampler.batch(step, part, self.parts).to(self.device)
 
     def loss(self, step: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Hard cross-entropy of one part."""
-        inputs, targets = self.windows(step, part)
-        return hard_cross_entropy(self.generator(inputs).logits, targets), {}
+        """The recipe's loss on one part of a step."""
+        phase, through = self.recipe.phase_at(step, self.steps)
+        batch, own_text = self._text(phase, step, part)
+        losses = phase.losses() - ({"hard"} if own_text else set())
+        internals = bool(losses & set(ATTENTION))
+        teacher = TeacherOutput()
+        if self.targets is not None and losses - {"hard"}:
+            teacher = self.targets(batch, internals=internals)
+        inputs = batch.tokens[:, :-1]
+        student = self.generator(inputs, internals=True) if internals else self.generator(inputs)
+        loss, figures = self.objective.loss(
+            phase, through, student, teacher, batch.tokens[:, 1:], batch.mask, own_text=own_text
+        )
+        return loss * batch.weight, {name: value * batch.weight for name, value in figures.items()}
+
+    def _text(self, phase: Phase, step: int, part: int) -> tuple[Batch, bool]:
+        """The text of a step, and whether the student wrote it; which, is a function of seed and step."""
+        draw = np.random.default_rng([self.seed, step, 1]).random()
+        if draw < phase.student_text:
+            batch = self.batch(step, part)
+            return continued(self.model, batch, self.sampler.by_document), True
+        if draw < phase.student_text + phase.teacher_text and self.written is not None:
+            return self.written.batch(step, part, self.parts).to(self.device), False
+        return self.batch(step, part), False
 
     def tokens(self) -> int:
         """Target tokens per step."""
-        return self.sampler.batch_size * self.sampler.length
+        return self.sampler.tokens_per_step
 
     def windows_per_pass(self) -> int:
-        """Windows in one pass over the training split."""
+        """Rows in one pass over the training split."""
         return self.sampler.windows
 
     def validate(self) -> Mapping[str, float]:
@@ -70,48 +122,36 @@ class LikelihoodTask:
 
     def save(self, directory: Path) -> None:
         """Write the model directory."""
-        save_model(directory, self.model)
+        self.model.save(directory)
 
 
-class DistillTask(LikelihoodTask):
-    """A student learns the teacher's distributions and the corpus at once."""
+@torch.no_grad()
+def continued(model: GeneratorModel, batch: Batch, by_document: bool, eos_id: int = 0) -> Batch:
+    """Replace the end of every row of a batch by the student's own continuation at temperature 1.
 
-    def __init__(
-        self,
-        name: str,
-        model: GeneratorModel,
-        teacher: GeneratorModel,
-        soft: SoftTargets,
-        sampler: WindowSampler,
-        validation: Windows,
-        optimizer: OptimizerSettings,
-        parts: int = 1,
-    ) -> None:
-        super().__init__(name, model, sampler, validation, optimizer, parts)
-        if teacher.config.vocab_size != model.config.vocab_size:
-            raise ConfigError(
-                f"teacher and student vocabularies differ ({teacher.config.vocab_size} and "
-                f"{model.config.vocab_size} ids); train the student with the teacher's tokenizer"
-            )
-        self.teacher = teacher.eval().requires_grad_(False)
-        self.soft = soft
-
-    def prepare(self, players: Mapping[str, nn.Module], device: torch.device) -> None:
-        """Take the wrapped student; the teacher follows it to its device."""
-        super().prepare(players, device)
-        self.teacher.to(device)
-
-    def loss(self, step: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Soft and hard targets of one part."""
-        inputs, targets = self.windows(step, part)
-        with torch.no_grad():
-            teacher_logits = self.teacher(inputs).logits
-        student_logits = self.generator(inputs).logits
-        loss = hinton(
-            student_logits,
-            teacher_logits,
-            targets,
-            temperature=self.soft.temperature,
-            soft_weight=self.soft.soft_weight,
-        )
-        return loss, {"hard": hard_cross_entropy(student_logits.detach(), targets)}
+    Half of the positions of the batch's width are kept, counted from the start and at least one (the first
+    token of a document is its boundary). `by_document` rows end with the first boundary the student writes.
+    Uses torch's random state.
+    """
+    was_training = model.training
+    model.eval()
+    width = batch.tokens.shape[1]
+    kept = int(torch.randint(1, max(2, width // 2 + 1), ()))
+    tokens = batch.tokens[:, :kept]
+    state: State | None = None
+    output = model(tokens)
+    columns = [tokens]
+    for place in range(kept, width):
+        probabilities = output.logits[:, -1].float().softmax(-1)
+        token = torch.multinomial(probabilities, 1)  # [B,1]
+        columns.append(token)
+        if place + 1 < width:
+            state = output.state
+            output = model(token, state)
+    model.train(was_training)
+    whole = torch.cat(columns, dim=1)
+    mask = torch.ones_like(batch.mask)
+    if by_document:
+        ended = (whole[:, 1:] == eos_id).cumsum(1)
+        mask = (ended == 0) | ((ended == 1) & (whole[:, 1:] == eos_id))
+    return Batch(whole, mask, batch.starts, 1.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgetext.distill.losses import masked_mean
+from edgetext.distill.losses import forward_kl, masked_mean
 from edgetext.models.base import GeneratorModel, State
 
 WINDOW = 128
@@ -50,18 +50,30 @@ def likelihood(model: torch.nn.Module, windows: Windows) -> Likelihood:
     return Likelihood(total / count, count)
 
 
-@torch.no_grad()
-def agreement(student: GeneratorModel, teacher: GeneratorModel, windows: Windows) -> float:
+@dataclass(frozen=True)
+class Likeness:
+    """How close a student's distributions are to its teacher's."""
+
+    agreement: float
     """Share of positions where both models' most likely token is the same."""
+    kl: float
+    """KL(teacher ‖ student), nats per token."""
+
+
+@torch.no_grad()
+def likeness(student: GeneratorModel, teacher: GeneratorModel, windows: Windows) -> Likeness:
+    """Compare a student with its teacher at every position of windows."""
     device = next(student.parameters()).device
-    same, count = 0, 0
+    same, divergence, count = 0, 0.0, 0
     for tokens, mask in windows:
         tokens, mask = tokens.to(device), mask.to(device)
-        ours = student(tokens[:, :-1]).logits.argmax(-1)
-        theirs = teacher(tokens[:, :-1]).logits.argmax(-1)
-        same += int(((ours == theirs) & mask).sum())
-        count += int(mask.sum())
-    return same / count
+        ours = student(tokens[:, :-1]).logits.float().log_softmax(-1)
+        theirs = teacher(tokens[:, :-1]).logits.float().log_softmax(-1)
+        size = int(mask.sum())
+        same += int(((ours.argmax(-1) == theirs.argmax(-1)) & mask).sum())
+        divergence += float(forward_kl(ours, theirs, mask)) * size
+        count += size
+    return Likeness(same / count, divergence / count)
 
 
 @torch.no_grad()

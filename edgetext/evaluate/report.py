@@ -32,7 +32,8 @@ def write_report(directory: Path) -> Path:
     plots = directory / "plots"
     plots.mkdir(exist_ok=True)
     losses = plot_losses(directory, plots / "losses.png")
-    plot_frontier(result["frontier"], plots / "frontier.png")
+    if result["frontier"]:
+        plot_frontier(result["frontier"], plots / "frontier.png")
     parts = [
         f"# {directory.name}",
         _origin(directory, result),
@@ -42,8 +43,7 @@ def write_report(directory: Path) -> Path:
         "## Refinement",
         _refinement(result),
         "![Loss curves](plots/losses.png)" if losses else "",
-        "![Quality against diversity](plots/frontier.png)",
-        _sweep_table(result["frontier"]),
+        *_sweeps(result["frontier"]),
         *_latency(directory),
         "## Samples",
         f"The {result['student']} student, from the start of a document, temperature 0.7, not chosen:",
@@ -74,7 +74,7 @@ def bundles(directory: Path) -> list[dict[str, Any]]:
 def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
     """Markdown tables of a run's models and, if there are any, its bundles."""
     models = table(
-        ("model", "kind", "params", "MB", "valid", "test", "kept", "agree", "tok/s"),
+        ("model", "kind", "params", "MB", "valid", "test", "kept", "agree", "KL", "tok/s"),
         [
             (
                 row["name"],
@@ -83,8 +83,9 @@ def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
                 f"{row['fp32_bytes'] / 1e6:.2f}",
                 f"{row['valid_perplexity']:.2f}",
                 f"{row['test_perplexity']:.2f}",
-                f"{row['quality_kept']:.1%}",
-                f"{row['agreement']:.1%}",
+                _share(row["quality_kept"]),
+                _share(row["agreement"]),
+                _number(row.get("kl_teacher")),
                 f"{row['torch_tokens_per_second']:,.0f}",
             )
             for row in result["models"]
@@ -111,6 +112,16 @@ def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
         ],
         text_columns=2,
     )
+
+
+def _share(value: float | None) -> str:
+    """A share as per cent; a dash where there is no teacher to compare with."""
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    """Nats to three places; a dash where there is nothing to compare with."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _origin(directory: Path, result: dict[str, Any]) -> str:
@@ -151,11 +162,19 @@ def _notes(result: dict[str, Any]) -> str:
     """How the columns were got."""
     protocol = result["protocol"]
     return (
-        f"Valid, test: perplexity of the split; windows of {protocol['window']} tokens, fresh state, "
+        f"Valid, test: perplexity of the split; {_windows(protocol)}, fresh state, "
         f"{protocol['tokens']['test']:,} test tokens. Kept: the teacher's test perplexity over the model's. "
-        f"Agree: share of test positions with the teacher's most likely token. Tok/s: greedy decoding in "
+        f"Agree: share of test positions with the teacher's most likely token. KL: from the teacher to the "
+        f"model, nats per test token. Tok/s: greedy decoding in "
         f"torch, batch 1; the exported bundle is measured under Latency."
     )
+
+
+def _windows(protocol: dict[str, Any]) -> str:
+    """What an evaluation window was."""
+    if protocol.get("windows") == "document":
+        return f"one document at a time, in pieces of at most {protocol['window']} tokens"
+    return f"windows of {protocol['window']} tokens"
 
 
 def _refinement(result: dict[str, Any]) -> str:
@@ -167,6 +186,13 @@ def _refinement(result: dict[str, Any]) -> str:
         f"The referee {verdict['reason']}. Changes are refined minus distilled, mean over "
         f"{len(verdict['incumbent'])} sample sets ± standard error, temperature 1, on the validation split."
     )
+
+
+def _sweeps(frontier: dict[str, Any] | None) -> list[str]:
+    """Plot and table of the temperature sweeps, if they were measured."""
+    if frontier is None:
+        return []
+    return ["![Quality against diversity](plots/frontier.png)", _sweep_table(frontier)]
 
 
 def _sweep_table(frontier: dict[str, Any]) -> str:

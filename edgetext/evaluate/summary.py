@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from edgetext.checkpoint import load_model, read_json, write_json
+from edgetext.checkpoint import read_json, write_json
+from edgetext.distill.directory import stage_names
+from edgetext.distill.model_files import is_finished_model, load_any
 from edgetext.evaluate.frontier import Referee, Verdict, beginnings
-from edgetext.evaluate.likelihood import WINDOW, agreement, decode_speed, likelihood
+from edgetext.evaluate.likelihood import WINDOW, Windows, decode_speed, likelihood, likeness
 from edgetext.evaluate.ngrams import ReferenceSet, bleu, self_bleu
 from edgetext.models.base import GeneratorModel, sample_tokens
-from edgetext.training.data import consecutive_windows
+from edgetext.models.ensemble import EnsembleGenerator
 from edgetext_runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from edgetext.distill.teachers import Teacher
+    from edgetext.distill.workspace import Workspace
 
 RESULT_FILE = "result.json"
 TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
@@ -34,26 +35,18 @@ OVERLAP_TEXTS = 1000
 """Most real texts that BLEU is taken against."""
 
 
-def summarise(
-    directory: Path,
-    tokenizer: Tokenizer,
-    train: NDArray[np.unsignedinteger],
-    valid: NDArray[np.unsignedinteger],
-    test: NDArray[np.unsignedinteger],
-    verdict: Verdict | None,
-    device: torch.device,
-    say: Callable[[str], object],
-) -> dict[str, Any]:
+STAGES = ("distilled", "refined", "quantized")
+"""Stages that may have made the student, the last one in use wins."""
+
+
+def summarise(work: Workspace, teacher: Teacher | None, verdict: Verdict | None) -> dict[str, Any]:
     """Measure every model of a run and write result.json; returns what it holds."""
-    say("measuring: perplexity, agreement, speed, quality against diversity")
-    models = {
-        name: load_model(directory / name).to(device)
-        for name in ("teacher", "distilled", "refined")
-        if (directory / name / "model.safetensors").exists() and (name != "refined" or verdict)
-    }
+    work.say("measuring: perplexity, agreement, speed, quality against diversity")
+    models = _models(work, teacher)
+    reference = models.get("teacher")
     splits = {
-        name: consecutive_windows(stream, WINDOW, 32, EVALUATION_TOKENS)
-        for name, stream in (("valid", valid), ("test", test))
+        name: work.windows(stream, EVALUATION_TOKENS)
+        for name, stream in (("valid", work.valid), ("test", work.test))
     }
     rows: list[dict[str, Any]] = []
     for name, model in models.items():
@@ -63,38 +56,85 @@ def summarise(
                 "name": name,
                 "kind": model.config.kind,
                 "parameters": model.parameters_count(),
-                "fp32_bytes": (directory / name / "model.safetensors").stat().st_size,
+                "fp32_bytes": 4 * model.parameters_count(),
                 "valid_perplexity": measured["valid"].perplexity,
                 "test_perplexity": measured["test"].perplexity,
-                "quality_kept": rows[0]["test_perplexity"] / measured["test"].perplexity if rows else 1.0,
-                "agreement": agreement(model, models["teacher"], splits["test"]),
+                **_against(model, reference, splits["test"]),
                 "torch_tokens_per_second": decode_speed(model),
-                "seconds": _stage_seconds(directory / name),
+                "seconds": _stage_seconds(work.directory / name),
             }
         )
-    accepted = "refined" if verdict is not None and verdict.accepted else "distilled"
-    referee = Referee(train, test, tokenizer.vocab_size, tokenizer.suppressed)
+    _add_kept(rows)
+    accepted = _accepted(work, verdict)
+    chosen = {name: model for name, model in models.items() if name in ("teacher", *STAGES)}
     result = {
         "label": "measured",
         "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()},
         "protocol": {
+            "windows": work.config.windows,
             "window": WINDOW,
             "tokens": {name: sum(int(m.sum()) for _, m in windows) for name, windows in splits.items()},
         },
         "student": accepted,
         "models": rows,
         "refinement": None if verdict is None else asdict(verdict),
-        "frontier": _frontier(referee, models, test),
-        "samples": _samples(tokenizer, models[accepted]),
+        "frontier": _frontier(work, chosen) if work.config.frontier else None,
+        "samples": _samples(work.tokenizer, models[accepted]),
     }
-    write_json(directory / RESULT_FILE, result)
+    write_json(work.directory / RESULT_FILE, result)
     return result
 
 
-def _frontier(
-    referee: Referee, models: dict[str, GeneratorModel], test: NDArray[np.unsignedinteger]
-) -> dict[str, Any]:
+def _models(work: Workspace, teacher: Teacher | None) -> dict[str, GeneratorModel]:
+    """Every model of the run by name; of an ensemble, its members before it."""
+    models: dict[str, GeneratorModel] = {}
+    count = len(list(work.directory.glob("teacher-*")))
+    names = stage_names("teacher", count) if count else ["teacher"]
+    if teacher is not None and teacher.codec is not None:
+        pass  # reads other ids than the student: nothing of the two can be compared token by token
+    elif any(is_finished_model(work.directory / name) for name in names):
+        members = {name: load_any(work.directory / name) for name in names}
+        models |= members if count else {}
+        models["teacher"] = EnsembleGenerator(list(members.values())) if count else members["teacher"]
+    elif teacher is not None and teacher.model is not None:
+        models["teacher"] = teacher.model
+    config = work.config
+    stages = (*stage_names("assistant", len(config.assistants)), *STAGES)
+    in_use = {"refined": config.refine_steps, "quantized": config.quantized_steps}
+    for name in stages:
+        if in_use.get(name, 1) and is_finished_model(work.directory / name):
+            models[name] = load_any(work.directory / name)
+    return {name: model.to(work.device).eval() for name, model in models.items()}
+
+
+def _accepted(work: Workspace, verdict: Verdict | None) -> str:
+    """Name of the stage whose weights are the student's."""
+    if work.config.quantized_steps:
+        return "quantized"
+    return "refined" if verdict is not None and verdict.accepted else "distilled"
+
+
+def _against(
+    model: GeneratorModel, reference: GeneratorModel | None, windows: Windows
+) -> dict[str, float | None]:
+    """A model beside the teacher on the test split; nothing without a teacher in memory."""
+    if reference is None:
+        return {"quality_kept": None, "agreement": None, "kl_teacher": None}
+    near = likeness(model, reference, windows)
+    return {"quality_kept": None, "agreement": near.agreement, "kl_teacher": near.kl}
+
+
+def _add_kept(rows: list[dict[str, Any]]) -> None:
+    """Put the teacher's test perplexity over each model's into its row, where there is a teacher."""
+    for teacher in [row for row in rows if row["name"] == "teacher"]:
+        for row in rows:
+            row["quality_kept"] = teacher["test_perplexity"] / row["test_perplexity"]
+
+
+def _frontier(work: Workspace, models: dict[str, GeneratorModel]) -> dict[str, Any]:
     """Temperature sweeps of every model, and the human row, on the test split."""
+    test = work.test
+    referee = Referee(work.train, test, work.vocab_size, work.tokenizer.suppressed)
     real = beginnings(test, OVERLAP_TEXTS)
     references = ReferenceSet(real, max_order=4)
 

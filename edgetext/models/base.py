@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,11 @@ class Output(NamedTuple):
     """L + 1 tensors: the embedding output, then each layer's output, each [B,T,·]."""
     state: State
     """State after the last position; give it to the next call to continue."""
+    attention: tuple[Tensor, ...] = ()
+    """Only with ``internals``, of a Transformer: per layer the scores before softmax, q·k/sqrt(D), each
+    [B,heads,T,T]; what lies in a position's future is not masked out."""
+    values: tuple[Tensor, ...] = ()
+    """Only with ``internals``, of a Transformer: per layer the attention values [B,heads,T,D]."""
 
 
 class GeneratorModel(nn.Module):
@@ -42,8 +48,12 @@ class GeneratorModel(nn.Module):
         *,
         embeddings: Tensor | None = None,
         condition: Tensor | None = None,
+        internals: bool = False,
     ) -> Output:
-        """Run T positions. Give `tokens` [B,T] (int64) or, for soft tokens, `embeddings` [B,T,E]."""
+        """Run T positions. Give `tokens` [B,T] (int64) or, for soft tokens, `embeddings` [B,T,E].
+
+        `internals` asks for attention scores and values too, where a model has them and `state` is None.
+        """
         raise NotImplementedError
 
     def embed(self, tokens: Tensor | None, embeddings: Tensor | None, condition: Tensor | None) -> Tensor:
@@ -59,6 +69,12 @@ class GeneratorModel(nn.Module):
     def embed_distribution(self, probabilities: Tensor) -> Tensor:
         """Expected embedding [B,T,E] of token distributions [B,T,V] (soft tokens, Gumbel-softmax)."""
         return probabilities @ self.embedding.weight.to(probabilities.dtype)
+
+    def save(self, directory: Path) -> None:
+        """Write a model directory."""
+        from edgetext.checkpoint import save_model
+
+        save_model(directory, self)
 
     def parameters_count(self) -> int:
         """Number of trainable parameters, shared ones counted once."""
@@ -93,16 +109,21 @@ def sample_tokens(
         token = torch.full((B, 1), eos_id, dtype=torch.int64, device=device)
         state: State | None = None
         columns = []
-        for _ in range(length):
+        draws = torch.rand(length, B, 1, generator=random)  # all at once: ending early changes no later text
+        unfinished = torch.ones(B, 1, dtype=torch.bool, device=device)
+        for draw in draws:
             output = model(token, state)
             state = output.state
             logits = output.logits[:, -1].float() / temperature  # [B,V]
             logits[:, list(suppressed)] = -torch.inf
             p = logits.softmax(-1)
             cumulative = p.cumsum(-1)
-            uniform = torch.rand(B, 1, generator=random).to(device) * cumulative[:, -1:]
+            uniform = draw.to(device) * cumulative[:, -1:]
             token = torch.searchsorted(cumulative, uniform, right=True).clamp_max(p.shape[-1] - 1)
             columns.append(token)
+            unfinished &= token != eos_id
+            if not unfinished.any():
+                break
         rows = torch.cat(columns, dim=1).tolist()
         texts += [row[: row.index(eos_id)] if eos_id in row else row for row in rows]
     model.train(was_training)

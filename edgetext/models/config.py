@@ -14,6 +14,11 @@ INT8_BLOCKS = (128, 64, 32, 16)
 scales read faster, and perplexity does not tell the sizes apart."""
 
 
+def choose_block(width: int) -> int:
+    """Return the largest of `INT8_BLOCKS` that divides `width`, or 32 (with padding) where none does."""
+    return next((block for block in INT8_BLOCKS if width % block == 0), 32)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that fixes a generator's parameters and their shapes."""
@@ -44,6 +49,9 @@ class ModelConfig:
     """Base of the rotary frequencies (Transformer only)."""
     norm_eps: float = 1e-5
     """Epsilon of RMSNorm (Transformer only)."""
+    bottleneck: int = 0
+    """b, inner width of every block between linear layers H → b and b → H (MobileBERT, Sun et al. 2020 §3.1);
+    heads and `ffn` then refer to it. 0: none, blocks work at H (Transformer only)."""
 
     def __post_init__(self) -> None:
         """Check every field and every pair of fields that must agree."""
@@ -56,20 +64,26 @@ class ModelConfig:
             raise ConfigError(f"model dropout is {self.dropout}; it must be in [0, 1)")
         if self.kind == "transformer":
             self._check_transformer()
-        elif self.heads or self.kv_heads or self.ffn or self.context:
-            raise ConfigError("heads, kv_heads, ffn and context belong to a transformer; an lstm has none")
+        elif self.heads or self.kv_heads or self.ffn or self.context or self.bottleneck:
+            raise ConfigError(
+                "heads, kv_heads, ffn, context and bottleneck belong to a transformer; an lstm has none"
+            )
 
     def _check_transformer(self) -> None:
         if self.embedding != self.hidden:
             raise ConfigError(
                 f"a transformer has embedding == hidden, not {self.embedding} and {self.hidden}"
             )
-        if self.heads < 1 or self.hidden % self.heads:
-            raise ConfigError(f"transformer hidden {self.hidden} must be a multiple of heads ({self.heads})")
-        if (self.hidden // self.heads) % 2:
+        if not 0 <= self.bottleneck < self.hidden:
             raise ConfigError(
-                f"transformer head size {self.hidden // self.heads} must be even (rotary pairs)"
+                f"transformer bottleneck is {self.bottleneck}; it must be below hidden ({self.hidden}), or 0 "
+                f"for blocks without one"
             )
+        inner = "bottleneck" if self.bottleneck else "hidden"
+        if self.heads < 1 or self.width % self.heads:
+            raise ConfigError(f"transformer {inner} {self.width} must be a multiple of heads ({self.heads})")
+        if self.head_dim % 2:
+            raise ConfigError(f"transformer head size {self.head_dim} must be even (rotary pairs)")
         if self.kv_heads < 1 or self.heads % self.kv_heads:
             raise ConfigError(
                 f"transformer heads {self.heads} must be a multiple of kv_heads ({self.kv_heads})"
@@ -80,9 +94,14 @@ class ModelConfig:
             )
 
     @property
+    def width(self) -> int:
+        """Width at which a Transformer's attention and feed-forward work: b with a bottleneck, else H."""
+        return self.bottleneck or self.hidden
+
+    @property
     def head_dim(self) -> int:
         """D, width of one attention head; 0 for an LSTM."""
-        return self.hidden // self.heads if self.heads else 0
+        return self.width // self.heads if self.heads else 0
 
     def parameters(self) -> int:
         """Number of trainable parameters, from the shapes alone."""
@@ -92,9 +111,10 @@ class ModelConfig:
             cells = sum(4 * H * ((E if layer == 0 else H) + H) + 8 * H for layer in range(L))
             projection = (H * E + E) if H != E else 0
             return embeddings + V + cells + projection
-        D = self.head_dim
-        attention = H * (self.heads + 2 * self.kv_heads) * D + self.heads * D * H
-        return embeddings + L * (attention + 3 * H * self.ffn + 2 * H) + H
+        D, W = self.head_dim, self.width
+        attention = W * (self.heads + 2 * self.kv_heads) * D + self.heads * D * W
+        bottleneck = 2 * H * W + H if self.bottleneck else 0
+        return embeddings + L * (attention + 3 * W * self.ffn + 2 * W + bottleneck) + H
 
     def int8_bytes(self) -> int:
         """Bytes of the weights as exported with 8-bit integers: matrices at one byte and their scales.
@@ -104,7 +124,7 @@ class ModelConfig:
         """
 
         def blocks(rows: int, width: int) -> int:
-            block = next((size for size in INT8_BLOCKS if width % size == 0), 32)
+            block = choose_block(width)
             count = -(-width // block)
             return rows * count * (block + 4)
 
@@ -114,19 +134,27 @@ class ModelConfig:
             cells = sum(4 * H * ((E if layer == 0 else H) + H) + 4 * (16 * H) for layer in range(L))
             projection = (blocks(E, H) + 4 * E) if H != E else 0
             return embeddings + 4 * V + cells + projection
-        D = self.head_dim
-        attention = blocks((self.heads + 2 * self.kv_heads) * D, H) + blocks(H, self.heads * D)
-        ffn = blocks(2 * self.ffn, H) + blocks(H, self.ffn)
+        D, W = self.head_dim, self.width
+        attention = blocks((self.heads + 2 * self.kv_heads) * D, W) + blocks(W, self.heads * D)
+        ffn = blocks(2 * self.ffn, W) + blocks(W, self.ffn)
+        bottleneck = blocks(W, H) + blocks(H, W) + 4 * H if self.bottleneck else 0
         rotary = 2 * self.context * (D // 2) * 4
-        return embeddings + L * (attention + ffn + 8 * H) + 4 * H + rotary
+        return embeddings + L * (attention + ffn + 8 * W + bottleneck) + 4 * H + rotary
 
     def with_vocab(self, vocab_size: int) -> ModelConfig:
         """Return the same shape for another vocabulary size."""
         return replace(self, vocab_size=vocab_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
-        return asdict(self)
+        """Return the fields as plain JSON values; `bottleneck` only where there is one.
+
+        So a shape without one is written as it was before there were any, and fingerprints of finished
+        stages still hold.
+        """
+        values = asdict(self)
+        if not self.bottleneck:
+            del values["bottleneck"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:

@@ -47,6 +47,7 @@ class LSTMGenerator(GeneratorModel):
         *,
         embeddings: Tensor | None = None,
         condition: Tensor | None = None,
+        internals: bool = False,
     ) -> Output:
         """See `GeneratorModel.forward`; `hidden` holds the embedding output and every layer's output."""
         x = self.dropout(self.embed(tokens, embeddings, condition))  # [B,T,E]

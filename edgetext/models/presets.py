@@ -17,7 +17,7 @@ def _lstm(embedding: int, hidden: int, layers: int, *, tied: bool, dropout: floa
 
 
 def _transformer(
-    hidden: int, layers: int, heads: int, kv_heads: int, ffn: int, dropout: float
+    hidden: int, layers: int, heads: int, kv_heads: int, ffn: int, dropout: float, bottleneck: int = 0
 ) -> ModelConfig:
     return ModelConfig(
         "transformer",
@@ -31,6 +31,7 @@ def _transformer(
         context=256,
         tied=True,
         dropout=dropout,
+        bottleneck=bottleneck,
     )
 
 
@@ -42,6 +43,10 @@ PRESETS: dict[str, tuple[ModelConfig, str]] = {
     "transformer-teacher": (_transformer(320, 6, 5, 5, 896, 0.1), "Transformer teacher"),
     "transformer-student": (_transformer(128, 3, 4, 2, 320, 0.0), "Transformer student"),
     "transformer-student-small": (_transformer(96, 2, 3, 1, 256, 0.0), "half a megabyte"),
+    "transformer-student-bottleneck": (
+        _transformer(320, 6, 5, 5, 160, 0.0, bottleneck=80),
+        "for block-wise transfer",
+    ),
 }
 """Name → (shape at the reference vocabulary, what it is for)."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,19 +26,42 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
+def per_query_head(x: Tensor, heads: int) -> Tensor:
+    """Repeat keys or values [B,K,T,D] to one per query head, [B,heads,T,D]."""
+    return x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+class Attended(NamedTuple):
+    """What attention, or a block around it, gives."""
+
+    x: Tensor
+    """[B,T,H]; inside a bottleneck [B,T,b], as for everything that works at its width."""
+    keys: Tensor
+    """Of the past and the present, rotated, [B,K,P+T,D]."""
+    values: Tensor
+    """Of the past and the present, [B,K,P+T,D]."""
+    scores: Tensor | None = None
+    """Only with ``internals``: q·k/sqrt(D) of every query head, not masked, [B,heads,T,T]."""
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention (Ainslie et al. 2023) with one packed Q/K/V projection."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self.qkv = nn.Linear(config.hidden, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=False)
-        self.output = nn.Linear(self.heads * self.head_dim, config.hidden, bias=False)
+        self.qkv = nn.Linear(config.width, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=False)
+        self.output = nn.Linear(self.heads * self.head_dim, config.width, bias=False)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend x [B,T,H] to itself and the past; returns the mix [B,T,H] and all keys, values [B,K,·,D]."""
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        past: tuple[Tensor, Tensor] | None,
+        internals: bool = False,
+    ) -> Attended:
+        """Attend x [B,T,H] to itself and the past; scores come with `internals`, where there is no past."""
         B, T, _ = x.shape
         heads, K, D = self.heads, self.kv_heads, self.head_dim
         q, k, v = self.qkv(x).split([heads * D, K * D, K * D], dim=-1)
@@ -52,7 +77,10 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=heads != K
         )  # [B,heads,T,D]
-        return self.output(mixed.transpose(1, 2).reshape(B, T, heads * D)), k, v
+        scores = None
+        if internals and past is None:
+            scores = q @ per_query_head(k, heads).transpose(2, 3) * D**-0.5  # [B,heads,T,T]
+        return Attended(self.output(mixed.transpose(1, 2).reshape(B, T, heads * D)), k, v, scores)
 
 
 class FeedForward(nn.Module):
@@ -60,8 +88,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(config.hidden, 2 * config.ffn, bias=False)
-        self.down = nn.Linear(config.ffn, config.hidden, bias=False)
+        self.gate_up = nn.Linear(config.width, 2 * config.ffn, bias=False)
+        self.down = nn.Linear(config.ffn, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B,T,H] to [B,T,H]."""
@@ -74,20 +102,53 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.attention = Attention(config)
-        self.ffn_norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        self.ffn_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.ffn = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Map [B,T,H] to [B,T,H]; also returns this block's keys and values."""
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        past: tuple[Tensor, Tensor] | None,
+        internals: bool = False,
+    ) -> Attended:
+        """Map [B,T,H] to [B,T,H], with this block's keys and values, and scores if asked for."""
         x = x.to(self.ffn_norm.weight.dtype)  # the residual stream and its norms stay in full precision
-        mixed, k, v = self.attention(self.attention_norm(x), cos, sin, past)
-        x = x + self.dropout(mixed)
-        return x + self.dropout(self.ffn(self.ffn_norm(x))), k, v
+        attended = self.attention(self.attention_norm(x), cos, sin, past, internals)
+        x = x + self.dropout(attended.x)
+        return attended._replace(x=x + self.dropout(self.ffn(self.ffn_norm(x))))
+
+
+class BottleneckBlock(Block):
+    """A block at inner width b between H → b and b → H (MobileBERT, Sun et al. 2020 §3.1, Fig. 1c).
+
+    Differences from the paper: pre-RMSNorm instead of LayerNorm after the sum, one feed-forward instead of
+    four, and queries and keys come from the same b-wide input as the values (no key-query sharing).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.enter_norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        self.enter = nn.Linear(config.hidden, config.width, bias=False)
+        self.leave = nn.Linear(config.width, config.hidden, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        past: tuple[Tensor, Tensor] | None,
+        internals: bool = False,
+    ) -> Attended:
+        """See `Block.forward`; x [B,T,H], heads at width b."""
+        x = x.to(self.enter_norm.weight.dtype)
+        inner = self.enter(self.enter_norm(x))  # [B,T,b]
+        attended = super().forward(inner, cos, sin, past, internals)
+        return attended._replace(x=x + self.leave(attended.x))
 
 
 class TransformerGenerator(GeneratorModel):
@@ -100,7 +161,8 @@ class TransformerGenerator(GeneratorModel):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden)
-        self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
+        block = BottleneckBlock if config.bottleneck else Block
+        self.blocks = nn.ModuleList([block(config) for _ in range(config.layers)])
         self.norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
         self.head = nn.Linear(config.hidden, config.vocab_size, bias=False)
         self.dropout = nn.Dropout(config.dropout)
@@ -118,7 +180,7 @@ class TransformerGenerator(GeneratorModel):
                 nn.init.normal_(module.weight, std=0.02)
         scale = (2 * self.config.layers) ** -0.5
         for name, parameter in self.named_parameters():
-            if name.endswith(("attention.output.weight", "ffn.down.weight")):
+            if name.endswith(("attention.output.weight", "ffn.down.weight", "leave.weight")):
                 parameter.data.mul_(scale)
 
     def forward(
@@ -128,8 +190,13 @@ class TransformerGenerator(GeneratorModel):
         *,
         embeddings: Tensor | None = None,
         condition: Tensor | None = None,
+        internals: bool = False,
     ) -> Output:
-        """See `GeneratorModel.forward`. Raises ValueError past the context length."""
+        """See `GeneratorModel.forward`. Raises ValueError past the context length.
+
+        `internals` adds, where `state` is None, every layer's attention scores [B,heads,T,T] and its values
+        [B,heads,T,D], those of shared key/value heads repeated for every query head.
+        """
         x = self.dropout(self.embed(tokens, embeddings, condition))  # [B,T,H]
         start = 0 if state is None else state[0].shape[2]
         end = start + x.shape[1]
@@ -138,9 +205,15 @@ class TransformerGenerator(GeneratorModel):
         cos, sin = self.cos[start:end], self.sin[start:end]
         hidden = [x]
         new_state: list[Tensor] = []
+        attention: list[Tensor] = []
+        values: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             past = None if state is None else (state[2 * index], state[2 * index + 1])
-            x, k, v = block(x, cos, sin, past)
-            new_state += [k, v]
+            x, keys, value, scores = block(x, cos, sin, past, internals)
+            new_state += [keys, value]
             hidden.append(x)
-        return Output(self.head(self.norm(x)), tuple(hidden), tuple(new_state))
+            if scores is not None:
+                attention.append(scores)
+                values.append(per_query_head(value, self.config.heads))
+        logits = self.head(self.norm(x))
+        return Output(logits, tuple(hidden), tuple(new_state), tuple(attention), tuple(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetext.errors import CorpusError
+
+POOLED_BATCHES = 16
+"""Batches whose documents are sorted by length together: longer pools pad less and mix less."""
 
 
 def open_stream(path: Path) -> NDArray[np.unsignedinteger]:
@@ -23,33 +27,71 @@ def open_stream(path: Path) -> NDArray[np.unsignedinteger]:
     return stream
 
 
+class Batch(NamedTuple):
+    """Rows of a token stream, one part of a step."""
+
+    tokens: Tensor
+    """[B,T+1] int64; inputs are [:, :-1], targets [:, 1:]. Short rows are padded at their end."""
+    mask: Tensor
+    """[B,T] bool, False where a target is padding."""
+    starts: Tensor
+    """[B] int64, place of each row's first token in the stream: target t of a row is token start + 1 + t."""
+    weight: float
+    """Real targets of this part over the mean part's. Mean losses times this average to the step's mean."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(self.tokens.to(device), self.mask.to(device), self.starts.to(device), self.weight)
+
+
+class Sampler(Protocol):
+    """Batches of training rows as a pure function of the step."""
+
+    batch_size: int
+    """B, rows per step, over all parts."""
+    length: int
+    """T, most targets of a row."""
+    windows: int
+    """Rows in one pass over the stream."""
+    tokens_per_step: int
+    """Real targets of a step, on average."""
+    by_document: bool
+    """Whether a row ends with its document."""
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        """Return the share number `part` of `parts` equal ones of step `step` (from 0)."""
+
+
 class WindowSampler:
     """Shuffled windows of T + 1 tokens: every epoch a new order and a new offset into the stream."""
 
     def __init__(self, stream: NDArray[np.unsignedinteger], length: int, batch_size: int, seed: int) -> None:
         self.stream, self.length, self.batch_size, self.seed = stream, length, batch_size, seed
         self.windows = (len(stream) - 1) // length - 1  # one is given up to the epoch's offset
+        self.tokens_per_step, self.by_document = batch_size * length, False
         if self.windows < 1:
             raise CorpusError(
                 f"the training split has {len(stream)} tokens, too few for windows of {length}; "
                 f"use a larger corpus or a smaller --sequence-length"
             )
 
-    def batch(self, step: int, part: int = 0, parts: int = 1) -> Tensor:
-        """Windows of step `step` (from 0): int64 [B,T+1]; inputs are [:, :-1], targets [:, 1:].
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        """Windows of step `step` (from 0); all of them are whole.
 
         With `parts` > 1 returns the equal share number `part` of the same batch: one process's, or one
         accumulation part's.
         """
         size = self.batch_size // parts
         first = step * self.batch_size + part * size
-        rows = []
+        rows, starts = [], []
         for index in range(first, first + size):
             epoch, place = divmod(index, self.windows)
             order, offset = self._epoch(epoch)
             start = offset + int(order[place]) * self.length
+            starts.append(start)
             rows.append(self.stream[start : start + self.length + 1])
-        return torch.from_numpy(np.stack(rows).astype(np.int64))
+        tokens = torch.from_numpy(np.stack(rows).astype(np.int64))
+        return Batch(tokens, torch.ones(size, self.length, dtype=torch.bool), torch.tensor(starts), 1.0)
 
     def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], int]:
         """Window order and stream offset of one epoch (cached for the epoch in use)."""
@@ -60,6 +102,90 @@ class WindowSampler:
             cached = (epoch, random.permutation(self.windows), offset)
             self._cached = cached
         return cached[1], cached[2]
+
+
+class DocumentSampler:
+    """Shuffled documents, one per row: nothing of a neighbour is seen.
+
+    A row begins with the boundary before its document and ends with the one after it; a document of more
+    than T targets is cut into rows of T. Batches are made of documents of similar length, so that little of
+    them is padding.
+    """
+
+    def __init__(self, stream: NDArray[np.unsignedinteger], length: int, batch_size: int, seed: int) -> None:
+        self.stream, self.length, self.batch_size, self.seed = stream, length, batch_size, seed
+        self.rows = document_rows(stream, length)  # [N,2]: first token, number of targets
+        self.windows = len(self.rows)
+        self.tokens_per_step, self.by_document = int(batch_size * self.rows[:, 1].mean()), True
+        if self.windows < batch_size:
+            raise CorpusError(
+                f"the training split has {self.windows} documents, fewer than one batch of {batch_size}; "
+                f"use a larger corpus, a smaller --batch-size, or --windows stream"
+            )
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        """Documents of step `step` (from 0); with `parts` > 1 every parts-th row of them."""
+        epoch, place = divmod(step, self.windows // self.batch_size)
+        rows = self.rows[self._epoch(epoch)[place]]  # [B,2]
+        mine = rows[part::parts]
+        tokens, mask = pad_rows(self.stream, mine)
+        weight = float(mine[:, 1].sum()) * parts / float(rows[:, 1].sum())
+        return Batch(tokens, mask, torch.from_numpy(mine[:, 0].copy()), weight)
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        """Row numbers [batches,B] of one epoch, similar lengths together (cached for the epoch in use)."""
+        cached = getattr(self, "_cached", None)
+        if cached is None or cached[0] != epoch:
+            random = np.random.default_rng([self.seed, epoch])
+            count = self.windows // self.batch_size
+            order = random.permutation(self.windows)[: count * self.batch_size]
+            pool = POOLED_BATCHES * self.batch_size
+            pools = [order[i : i + pool] for i in range(0, len(order), pool)]
+            pools = [part[np.argsort(self.rows[part, 1], kind="stable")] for part in pools]
+            batches = np.concatenate(pools).reshape(count, self.batch_size)
+            cached = (epoch, batches[random.permutation(count)])
+            self._cached = cached
+        return cached[1]
+
+
+def document_rows(stream: NDArray[np.unsignedinteger], length: int, eos_id: int = 0) -> NDArray[np.int64]:
+    """Rows [N,2] (first token, number of targets ≤ `length`) that cover every document of a stream.
+
+    A document's first row begins with the `eos_id` before it; its last target is the one after it.
+    """
+    bounds = np.flatnonzero(np.asarray(stream) == eos_id)
+    if len(bounds) < 2:
+        bounds = np.array([0, len(stream) - 1])
+    firsts, targets = bounds[:-1], np.diff(bounds)
+    pieces = -(-targets // length)  # rows per document
+    row = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # within its document
+    starts = np.repeat(firsts, pieces) + row * length
+    sizes = np.minimum(np.repeat(targets, pieces) - row * length, length)
+    return np.stack([starts, sizes], axis=1).astype(np.int64)
+
+
+def pad_rows(
+    stream: NDArray[np.unsignedinteger], rows: NDArray[np.int64], pad_id: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Tokens [B,T+1] and mask [B,T] of rows [B,2] (first token, number of targets), T the longest of them."""
+    T = int(rows[:, 1].max())
+    place = rows[:, :1] + np.arange(T + 1)  # [B,T+1]
+    inside = np.arange(T + 1) <= rows[:, 1:]
+    tokens = np.where(inside, np.asarray(stream[np.minimum(place, len(stream) - 1)], np.int64), pad_id)
+    return torch.from_numpy(tokens), torch.from_numpy(inside[:, 1:].copy())
+
+
+def document_windows(
+    stream: NDArray[np.unsignedinteger], length: int, batch_size: int, limit: int | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Cut a stream into documents for evaluation, each from a fresh state; like `consecutive_windows`.
+
+    `limit` caps the number of target tokens (whole documents; at least one).
+    """
+    rows = document_rows(stream, length)
+    if limit is not None:
+        rows = rows[: max(1, int(np.searchsorted(np.cumsum(rows[:, 1]), limit, side="right")))]
+    return [pad_rows(stream, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
 
 
 def consecutive_windows(

@@ -1,8 +1,9 @@
 """The one training loop: teachers, students and adversarial pairs all go through `train`.
 
-Every step is a pure function of (settings, step): batches, learning rate and the random seed are derived
+Every step is a pure function of (settings, step): batches, learning rate and the random seeds are derived
 from the step number. That is why a training killed at any moment and resumed from its last checkpoint
-ends with the same weights, bit for bit on the CPU, as one that was never killed.
+ends with the same weights, bit for bit on the CPU, as one that was never killed; and why several processes
+give what one gives, to rounding.
 """
 
 from __future__ import annotations
@@ -10,26 +11,39 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from edgetext.errors import TrainingError
+from edgetext.errors import CheckpointError, TrainingError
+from edgetext.training.optimizer import build_optimizer, learning_rate
+from edgetext.training.players import Players, compiled, frozen_modules
+from edgetext.training.processes import (
+    agreed,
+    any_process,
+    check_replicas,
+    expected_warnings,
+    gradients_apart,
+    mean_figures,
+    reach_all,
+)
+from edgetext.training.processes import resolve_precision as resolve_precision
 from edgetext.training.progress import TrainingProgress
 from edgetext.training.resume import RESUME_FILE, Progress, load_progress, save_progress, trim_metrics
-from edgetext.training.settings import LoopSettings, OptimizerSettings, Precision
+from edgetext.training.settings import LoopSettings, OptimizerSettings
+from edgetext.training.sharding import whole
+from edgetext.training.stopping import stop_requested
 
 METRICS_FILE = "metrics.jsonl"
+VISIBLE_S = 30.0
+"""Seconds in which a shared file system must show other nodes what one has written."""
 
 
 class Turn(NamedTuple):
@@ -38,18 +52,30 @@ class Turn(NamedTuple):
     player: str
     """Which player's weights the loss updates."""
     loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]
-    """Micro-batch index → (mean loss over its tokens, figures to record)."""
+    """Part of the step's batch → (loss, figures to record); the step's are the means over all parts.
+
+    Parts are numbered over all processes: there are `LoopSettings.parts` of them.
+    """
 
 
 class Task(Protocol):
-    """What is trained. `score` of the validation is better when lower and chooses the weights kept."""
+    """What is trained. `score` of the validation is better when lower and chooses the weights kept.
+
+    A task may also have ``frozen``, modules by name that it reads but does not train (a teacher): the loop
+    places them and gives them to `prepare` beside the players. And ``shardable``: whether its players may be
+    split over processes, which they may if they are called as a whole only. Of several processes every one
+    holds the task and validates; what only one should do, saving, the loop leaves to the main one.
+    """
 
     name: str
     players: Mapping[str, nn.Module]
     optimizers: Mapping[str, OptimizerSettings]
 
     def prepare(self, players: Mapping[str, nn.Module], device: torch.device) -> None:
-        """Take the (possibly wrapped) modules and the device to train with."""
+        """Take the (possibly wrapped) modules and the device to train with.
+
+        Losses must be computed with these modules: their forwards see to precision and to other processes.
+        """
 
     def turns(self, step: int) -> Iterable[Turn]:
         """Return the moves of one step, in order."""
@@ -89,45 +115,13 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM: raised after a resumable checkpoint was written."""
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> str:
-    """Return accelerate's name for a precision: ``auto`` is bf16 where matrix units compute it, else fp32."""
-    if precision != "auto":
-        return {"fp32": "no", "bf16": "bf16"}[precision]
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if capabilities.get("amx_bf16") else "no"
-
-
-def learning_rate(step: int, peak: float, loop: LoopSettings) -> float:
-    """Linear warm-up, then a cosine down to `final_rate` of the peak."""
-    if step < loop.warmup_steps:
-        return peak * (step + 1) / loop.warmup_steps
-    share = (step - loop.warmup_steps) / max(loop.steps - loop.warmup_steps, 1)
-    return peak * (loop.final_rate + (1 - loop.final_rate) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
-
-
-def build_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """AdamW over a module; weight decay on matrices other than embeddings."""
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
-    plain = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=settings.learning_rate, betas=(settings.beta1, settings.beta2)
-    )
-
-
-def step_seed(seed: int, name: str, step: int) -> int:
-    """Seed of torch's random state for one step of one stage."""
-    digest = hashlib.sha256(f"{seed}/{name}/{step}".encode()).digest()
+def step_seed(seed: int, name: str, *place: int) -> int:
+    """Seed of torch's random state at one place of one stage: a step, a turn of it, a part of that."""
+    digest = hashlib.sha256("/".join(map(str, (seed, name, *place))).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
+@expected_warnings()
 def train(
     task: Task,
     loop: LoopSettings,
@@ -140,109 +134,173 @@ def train(
     """Run a task to its end, from the last checkpoint in `directory` if there is one.
 
     Leaves the best weights in the players and, through `task.save`, in `directory`; writes metrics.jsonl on
-    the way. The last checkpoint stays: the caller removes it once it has recorded the result. Raises
-    Interrupted after writing a checkpoint when asked to stop, CheckpointError when the checkpoint found
-    belongs to other settings, TrainingError when a loss is not finite.
+    the way. The last checkpoint stays: the caller removes it once it has recorded the result. Of several
+    processes all call this with the same arguments; the main one writes, and the result is the same in all.
+    Raises Interrupted after writing a checkpoint when asked to stop, CheckpointError when the checkpoint
+    found belongs to other settings, TrainingError when a loss is not finite, ConfigError when the batch
+    cannot be shared among the processes.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    raw = task.players
-    optimizers = {name: build_optimizer(module, task.optimizers[name]) for name, module in raw.items()}
-    progress = Progress()
+    loop.parts(accelerator.num_processes)
+    main = accelerator.is_main_process
     resume_path, metrics_path = directory / RESUME_FILE, directory / METRICS_FILE
-    for module in raw.values():
-        module.to(accelerator.device)
-    if resume_path.exists():
-        progress = load_progress(resume_path, fingerprint, raw, optimizers)
-    trim_metrics(metrics_path, progress.step)
-    prepared = {name: accelerator.prepare(module) for name, module in raw.items()}
-    steppers = {name: accelerator.prepare(optimizer) for name, optimizer in optimizers.items()}
-    task.prepare(prepared, accelerator.device)
+    if main:
+        directory.mkdir(parents=True, exist_ok=True)
+    resumes = agreed(accelerator, resume_path.exists())
+    _check_shared(directory, resume_path if resumes else directory)
+    players = Players.place(task, loop, accelerator)
+    optimizers = {
+        name: build_optimizer(module, task.optimizers[name]) for name, module in players.live.items()
+    }
+    progress = Progress()
+    if resumes:
+        progress = load_progress(resume_path, fingerprint, players.live, optimizers)
+    if main:
+        trim_metrics(metrics_path, progress.step)
+    wrapped = players.wrap(accelerator)
+    called = {**wrapped, **frozen_modules(task, loop, accelerator)}
+    task.prepare(compiled(called) if loop.compile else called, accelerator.device)
 
+    stepper = _Stepper(task, loop, wrapped, optimizers, accelerator)
     first, started, before = progress.step, time.monotonic(), progress.seconds
-    stopped = "steps"
+    stopped, stopping = "steps", False
     with (
-        _stop_requested() as stop,
-        TrainingProgress(task.name, loop.steps, first, write) as bar,
-        metrics_path.open("a", encoding="utf-8", buffering=1) as metrics,
+        stop_requested() as stop,
+        TrainingProgress(task.name, loop.steps, first, write if main else _silent) as bar,
+        metrics_path.open("a", encoding="utf-8", buffering=1) if main else nullcontext() as metrics,
     ):
         while progress.step < loop.steps:
-            step = progress.step
-            torch.manual_seed(step_seed(loop.seed, task.name, step))
-            figures = _take_step(task, step, loop, prepared, steppers, accelerator)
-            progress.step = step + 1
+            figures = stepper.step(progress.step)
+            progress.step += 1
             progress.seconds = before + time.monotonic() - started
             record: dict[str, Any] = {"step": progress.step, **figures}
             if progress.step % loop.validate_every == 0 or progress.step == loop.steps:
-                record["validation"] = _validate(task, progress, raw)
-            if accelerator.is_main_process:
+                record["validation"] = _validate(task, progress, players, accelerator)
+            if metrics is not None:
                 metrics.write(json.dumps({**record, "seconds": round(progress.seconds, 3)}) + "\n")
             bar.update(progress.step, (progress.step - first) * task.tokens(), _headline(figures, progress))
             out_of_patience = bool(loop.patience) and progress.stale >= loop.patience
             last = progress.step == loop.steps or out_of_patience
-            if (progress.step % loop.checkpoint_every == 0 or stop.is_set()) and not last:
-                if accelerator.is_main_process:
-                    save_progress(resume_path, fingerprint, progress, raw, optimizers)
-                if stop.is_set():
+            stopping = any_process(accelerator, stop.is_set())
+            if (progress.step % loop.checkpoint_every == 0 or stopping) and not last:
+                save_progress(resume_path, fingerprint, progress, players.live, optimizers, main=main)
+                if stopping:
+                    accelerator.wait_for_everyone()  # no process may end the launch before the file is whole
                     raise Interrupted(f"{task.name}: stopped at step {progress.step}")
             if out_of_patience:
                 stopped = "patience"
                 break
-    _load_best(raw, progress)
-    for module in raw.values():
-        accelerator.unwrap_model(module, keep_fp32_wrapper=False)
-    task.save(directory)
+    _load_best(players.live, progress)
+    players.gather(accelerator)
+    if main:
+        task.save(directory)
     accelerator.free_memory()
-    return TrainingResult(
-        progress.step, progress.best_step, progress.best_score, progress.seconds, stopped, stop.is_set()
+    accelerator.wait_for_everyone()
+    result = TrainingResult(
+        progress.step, progress.best_step, progress.best_score, progress.seconds, stopped, stopping
     )
+    return TrainingResult(**agreed(accelerator, vars(result)))
 
 
-def _take_step(
-    task: Task,
-    step: int,
-    loop: LoopSettings,
-    players: Mapping[str, nn.Module],
-    optimizers: Mapping[str, Any],
-    accelerator: Accelerator,
-) -> dict[str, float]:
-    """One optimiser step of every player whose turn it is; returns the mean figures."""
-    figures: dict[str, float] = {}
-    for module in players.values():
-        module.train()
-    for turn in task.turns(step):
-        settings, optimizer = task.optimizers[turn.player], optimizers[turn.player]
-        rate = learning_rate(step, settings.learning_rate, loop)
+def _silent(line: str) -> None:
+    """The progress of a process that nobody watches."""
+
+
+def _check_shared(directory: Path, path: Path) -> None:
+    """Raise CheckpointError if this process does not see what the main one has written."""
+    deadline = time.monotonic() + VISIBLE_S
+    while not path.exists():
+        if time.monotonic() < deadline:
+            time.sleep(0.1)
+            continue
+        raise CheckpointError(
+            f"{path} is there for the main process but not for this one; --run must lie on a file system "
+            f"that all nodes share"
+        )
+
+
+@dataclass(frozen=True)
+class _Stepper:
+    """All that a step needs beside its number."""
+
+    task: Task
+    loop: LoopSettings
+    wrapped: Mapping[str, nn.Module]
+    """The players as the processes share them."""
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    accelerator: Accelerator
+
+    def step(self, step: int) -> dict[str, float]:
+        """One optimiser step of every player whose turn it is; returns the mean figures of all processes."""
+        figures: dict[str, float] = {}
+        for module in self.wrapped.values():
+            module.train()
+        turns, index = iter(self.task.turns(step)), 0
+        while True:
+            torch.manual_seed(step_seed(self.loop.seed, self.task.name, step, index))
+            turn = next(turns, None)
+            if turn is None:
+                return figures
+            figures |= self._turn(turn, step, index)
+            index += 1
+
+    def _turn(self, turn: Turn, step: int, index: int) -> dict[str, float]:
+        """One player's move: the mean loss over all parts of the batch, and a step down its gradient."""
+        settings, optimizer = self.task.optimizers[turn.player], self.optimizers[turn.player]
+        rate = learning_rate(step, settings.learning_rate, self.loop)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        for part in range(loop.accumulation):
-            with accelerator.autocast():
-                loss, values = turn.loss(part)
-            if not math.isfinite(float(loss.detach())):
-                raise TrainingError(
-                    f"{task.name}: the {turn.player}'s loss is {float(loss.detach())} at step {step + 1}; "
-                    f"lower its learning rate (--teacher-rate, --student-rate) or train with --precision fp32"
-                )
-            accelerator.backward(loss / loop.accumulation)
-            for name, value in {f"{turn.player}_loss": loss.detach(), **values}.items():
-                figures[name] = figures.get(name, 0.0) + float(value) / loop.accumulation
-        norm = accelerator.clip_grad_norm_(players[turn.player].parameters(), settings.clip_norm)
-        figures[f"{turn.player}_gradient_norm"] = float(norm) if norm is not None else float("nan")
-        optimizer.step()
-    return figures
+        figures: dict[str, float] = {}
+        for number in range(self.loop.accumulation):
+            part = self.accelerator.process_index * self.loop.accumulation + number
+            torch.manual_seed(step_seed(self.loop.seed, self.task.name, step, index, part))
+            apart = number + 1 < self.loop.accumulation
+            with gradients_apart(self.wrapped.values()) if apart else nullcontext():
+                for name, value in self._part(turn, part).items():
+                    figures[name] = figures.get(name, 0.0) + value / self.loop.accumulation
+        figures = mean_figures(self.accelerator, figures)
+        loss = figures[f"{turn.player}_loss"]
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{self.task.name}: the {turn.player}'s loss is {loss} at step {step + 1}; "
+                f"lower its learning rate (--teacher-rate, --student-rate) or train with --precision fp32"
+            )
+        figures[f"{turn.player}_gradient_norm"] = self._descend(turn.player, settings.clip_norm)
+        return figures
+
+    def _part(self, turn: Turn, part: int) -> dict[str, float]:
+        """Add the gradient of one part; returns its figures."""
+        with self.accelerator.autocast():
+            loss, values = turn.loss(part)
+        loss = reach_all(loss, self.wrapped.values())
+        self.accelerator.backward(loss / self.loop.accumulation)
+        return {name: float(v) for name, v in {f"{turn.player}_loss": loss.detach(), **values}.items()}
+
+    def _descend(self, player: str, clip_norm: float) -> float:
+        """Clip the gradient and step; returns its norm before."""
+        parameters = [p for p in self.wrapped[player].parameters() if p.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:  # what the loss does not depend on: zero, however many processes
+                parameter.grad = torch.zeros_like(parameter)
+        norm = whole(nn.utils.clip_grad_norm_(parameters, clip_norm))
+        self.optimizers[player].step()
+        return float(norm)
 
 
-def _validate(task: Task, progress: Progress, players: Mapping[str, nn.Module]) -> dict[str, float]:
+def _validate(task: Task, progress: Progress, players: Players, accelerator: Accelerator) -> dict[str, float]:
     """Validate, and remember the weights if they are the best so far."""
-    for module in players.values():
+    for module in players.live.values():
         module.eval()
-    with torch.no_grad():
-        figures = dict(task.validate())
+    if not players.split:
+        check_replicas(accelerator, players.live)
+    # A split player has no wrapper of its own that sees to the precision.
+    with torch.no_grad(), accelerator.autocast() if players.split else nullcontext():
+        figures: dict[str, float] = agreed(accelerator, dict(task.validate()))
     if figures["score"] < progress.best_score:
         progress.best_score, progress.best_step, progress.stale = figures["score"], progress.step, 0
         progress.best = {
             f"{player}/{name}": parameter.detach().clone()
-            for player, module in players.items()
+            for player, module in players.live.items()
             for name, parameter in module.named_parameters()
         }
     else:
@@ -268,24 +326,3 @@ def _headline(figures: Mapping[str, float], progress: Progress) -> dict[str, flo
     if progress.best_step >= 0:
         headline["best"] = progress.best_score
     return headline
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after this step; a second one is immediate."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

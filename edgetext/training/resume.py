@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgetext.checkpoint import load_tensors, save_tensors, write_atomic
 from edgetext.errors import CheckpointError
+from edgetext.training.sharding import like, whole
 
 RESUME_FILE = "resume.safetensors"
 
@@ -40,8 +41,14 @@ def save_progress(
     progress: Progress,
     players: Mapping[str, nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    *,
+    main: bool = True,
 ) -> None:
-    """Write the resumable state atomically; a kill at any moment leaves the old file or the new one."""
+    """Write the resumable state atomically; a kill at any moment leaves the old file or the new one.
+
+    Of several processes all must call, and the `main` one writes. Sharded tensors are written whole: the
+    file does not depend on the number of processes.
+    """
     tensors: dict[str, Tensor] = {f"best/{name}": tensor for name, tensor in progress.best.items()}
     for player, module in players.items():
         for name, parameter in module.named_parameters():
@@ -53,7 +60,16 @@ def save_progress(
             for key, value in values.items():
                 tensors[f"optimizer/{player}/{index}/{key}"] = torch.as_tensor(value)
     scalars = {k: v for k, v in vars(progress).items() if k != "best"}
-    save_tensors(path, tensors, {"fingerprint": fingerprint, "progress": json.dumps(scalars)})
+    gathered = {}
+    for (
+        name,
+        tensor,
+    ) in tensors.items():  # one after another to the host, so that a device holds one at a time
+        value = whole(tensor.detach())
+        if main:
+            gathered[name] = value.cpu()
+    if main:
+        save_tensors(path, gathered, {"fingerprint": fingerprint, "progress": json.dumps(scalars)})
 
 
 def load_progress(
@@ -70,19 +86,21 @@ def load_progress(
             f"or start again with --force"
         )
     progress = Progress(**json.loads(metadata["progress"]))
-    progress.best = _under(tensors, "best/")
+    forms = {f"{player}/{name}": p for player, m in players.items() for name, p in m.named_parameters()}
+    progress.best = {name: like(tensor, forms[name]) for name, tensor in _under(tensors, "best/").items()}
     with torch.no_grad():
         for player, module in players.items():
             weights, buffers = _under(tensors, f"weights/{player}/"), _under(tensors, f"buffers/{player}/")
             for name, parameter in module.named_parameters():
-                parameter.copy_(weights[name])
+                parameter.copy_(like(weights[name], parameter))
             for name, buffer in module.named_buffers():
                 buffer.copy_(buffers[name])
     for player, optimizer in optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for name, value in _under(tensors, f"optimizer/{player}/").items():
             index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = value
+            state.setdefault(int(index), {})[key] = like(value, parameters[int(index)])
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     return progress

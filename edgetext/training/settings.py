@@ -46,7 +46,7 @@ class LoopSettings:
     sequence_length: int = 96
     """T, tokens predicted per window."""
     accumulation: int = 1
-    """Parts into which a step's batch is split to save memory; the result is the same."""
+    """Parts into which a process's share of a step's batch is split to save memory."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
     final_rate: float = 0.05
@@ -59,6 +59,10 @@ class LoopSettings:
     """Steps between resumable checkpoints."""
     precision: Precision = "auto"
     """``bf16``, ``fp32``, or ``auto``: bf16 where the device computes it natively, else fp32."""
+    compile: bool = False
+    """Whether Transformers are compiled with torch.compile (an LSTM layer is one fused kernel already)."""
+    shard: bool = False
+    """Whether teachers are split over the processes, read or trained; over one process there is no split."""
     seed: int = 0
     """Seed of everything random in this training."""
 
@@ -83,3 +87,20 @@ class LoopSettings:
                 f"--batch-size {self.batch_size} is not a multiple of --accumulation {self.accumulation}; "
                 f"change one of them"
             )
+        if self.compile and self.shard:
+            raise ConfigError("--compile and --shard do not go together; leave one of them out")
+
+    def parts(self, processes: int = 1) -> int:
+        """Parts of a step's batch over all processes.
+
+        One process with accumulation 2 and two with accumulation 1 see the same parts, and so give the same
+        result. Raises ConfigError if the batch cannot be cut into that many.
+        """
+        parts = self.accumulation * processes
+        if self.batch_size % parts:
+            raise ConfigError(
+                f"--batch-size {self.batch_size} is not a multiple of {parts} ({processes} processes × "
+                f"--accumulation {self.accumulation}); change it, --accumulation, or the launcher's "
+                f"--num_processes"
+            )
+        return parts

@@ -112,7 +112,12 @@ def export_run(
     }
     generator = Generator(Bundle(manifest, members, ""), threads=1)
     quality = measure_parity(
-        source.model, generator.session, source.stream, limit=quality_tokens, progress=progress
+        source.model,
+        generator.session,
+        source.stream,
+        windows=source.windows,
+        limit=quality_tokens,
+        progress=progress,
     )
     check_parity(quality, precision)
     members["quality.json"] = _json(quality.to_dict())

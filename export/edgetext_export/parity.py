@@ -51,6 +51,8 @@ class Parity:
     """Largest absolute difference of a logit, over both ways of feeding."""
     mean_logit_error: float
     """Mean absolute difference of the logits, whole windows at a time."""
+    windows: str = "stream"
+    """What a window was: a piece of the ``stream``, or one ``document``."""
 
     @property
     def perplexity_increase(self) -> float:
@@ -61,6 +63,7 @@ class Parity:
         """Return the record as quality.json holds it."""
         return {
             "split": "test",
+            "windows": self.windows,
             "tokens": self.tokens,
             "perplexity": {"fp32": self.perplexity_fp32, "exported": self.perplexity_exported},
             "perplexity_increase": self.perplexity_increase,
@@ -76,6 +79,7 @@ def measure_parity(
     session: StepSession,
     stream: TokenStream,
     *,
+    windows: str = "stream",
     limit: int = 20_000,
     step_limit: int = 512,
     progress: Callable[[int, int], None] | None = None,
@@ -88,6 +92,7 @@ def measure_parity(
         model: the torch generator, in evaluation mode on the CPU.
         session: the exported step graph.
         stream: token ids; at least two.
+        windows: consecutive pieces of the ``stream``, or one ``document`` after the other.
         limit: most targets to measure.
         step_limit: about how many positions to also feed token by token (whole windows).
         progress: called with (targets done, targets in all) after every window.
@@ -105,7 +110,7 @@ def measure_parity(
     nll = np.zeros(2)
     done = flips = steps = step_flips = 0
     largest = summed = 0.0
-    for tokens, targets in _windows(stream, window):
+    for tokens, targets in _windows(stream, window, windows):
         expected = reference_logits(model, tokens)
         found = prompt_logits(session, tokens)
         nll += negative_log_likelihood(expected, targets), negative_log_likelihood(found, targets)
@@ -122,7 +127,7 @@ def measure_parity(
             progress(done, total)
     perplexity = [math.exp(float(value) / done) if math.isfinite(value) else math.inf for value in nll]
     rates = flips / done, step_flips / steps
-    return Parity(done, perplexity[0], perplexity[1], *rates, steps, largest, summed / done)
+    return Parity(done, perplexity[0], perplexity[1], *rates, steps, largest, summed / done, windows)
 
 
 def check_parity(parity: Parity, precision: str) -> None:
@@ -200,8 +205,14 @@ def _flips(expected: FloatArray, found: FloatArray) -> int:
     return int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
 
 
-def _windows(stream: TokenStream, length: int) -> Iterator[tuple[IntArray, IntArray]]:
-    """Inputs and targets [T] of consecutive windows; the last one may be shorter."""
-    for start in range(0, len(stream) - 1, length):
-        window = np.asarray(stream[start : start + length + 1], np.int64)
+def _windows(stream: TokenStream, length: int, kind: str) -> Iterator[tuple[IntArray, IntArray]]:
+    """Inputs and targets [T] of every window; T is at most `length`."""
+    if kind == "document":
+        from edgetext.training.data import document_rows
+
+        rows = document_rows(stream, length).tolist()
+    else:
+        rows = [[start, length] for start in range(0, len(stream) - 1, length)]
+    for start, targets in rows:
+        window = np.asarray(stream[start : start + targets + 1], np.int64)
         yield window[:-1], window[1:]

@@ -1,30 +1,33 @@
-"""Weight quantisation: symmetric 8-bit integers, per block of a row or per gate of an LSTM."""
+"""Quantised weights as a graph stores them; the arithmetic itself is `edgetext.quantization`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from edgetext.errors import ExportError
-from edgetext.models.config import INT8_BLOCKS
+from edgetext.models.config import choose_block
+from edgetext.quantization import LSTM_LEVELS, Levels, block_levels, row_levels
+
+__all__ = [
+    "LSTM_LEVELS",
+    "ZERO_POINT",
+    "BlockQuantised",
+    "ColumnQuantised",
+    "FloatArray",
+    "check_finite",
+    "choose_block",
+    "quantise_blocks",
+    "quantise_columns",
+]
 
 FloatArray = NDArray[np.float32]
 
 ZERO_POINT = 128
 """Stored value of zero in unsigned 8-bit blocks, the default of MatMulNBits."""
-
-
-def choose_block(width: int) -> int:
-    """Return the largest block that divides `width`, or 32 (with padding) where none does."""
-    return next((block for block in INT8_BLOCKS if width % block == 0), 32)
-
-
-LSTM_LEVELS = 63
-"""Largest LSTM weight. DynamicQuantizeLSTM multiplies unsigned by signed bytes, and x86 CPUs without VNNI
-add two such products in 16 bits: 2 * 255 * 127 would saturate, 2 * 255 * 63 does not. The price is about
-0.02 % of perplexity."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,8 @@ class BlockQuantised:
 
 def quantise_blocks(weight: FloatArray, block: int | None = None) -> BlockQuantised:
     """Quantise [N,K] to 8 bits per weight, symmetric, one scale per block of `block` elements of a row."""
-    N, K = weight.shape
-    size = block or choose_block(K)
-    blocks = -(-K // size)
-    padded = np.zeros((N, blocks * size), np.float32)
-    padded[:, :K] = weight
-    grouped = padded.reshape(N, blocks, size)
-    scales = _scales(np.abs(grouped).max(axis=2), 127)  # [N, blocks]
-    levels = np.clip(np.rint(grouped / scales[..., None]), -127, 127)
-    return BlockQuantised((levels + ZERO_POINT).astype(np.uint8), scales, K)
+    levels, scales = _arrays(block_levels(torch.tensor(weight, dtype=torch.float32), block))
+    return BlockQuantised((levels + ZERO_POINT).astype(np.uint8), scales, weight.shape[1])
 
 
 @dataclass(frozen=True)
@@ -83,9 +79,8 @@ class ColumnQuantised:
 
 def quantise_columns(weight: FloatArray, levels: int) -> ColumnQuantised:
     """Quantise [K,N] symmetrically to -levels…levels, one scale per column."""
-    scales = _scales(np.abs(weight).max(axis=0), levels)  # [N]
-    values = np.clip(np.rint(weight / scales), -levels, levels).astype(np.int8)
-    return ColumnQuantised(values, scales)
+    rows, scales = _arrays(row_levels(torch.tensor(weight.T, dtype=torch.float32), levels))
+    return ColumnQuantised(np.ascontiguousarray(rows.T).astype(np.int8), scales[:, 0])
 
 
 def check_finite(name: str, weight: FloatArray) -> None:
@@ -98,8 +93,6 @@ def check_finite(name: str, weight: FloatArray) -> None:
         )
 
 
-def _scales(peak: FloatArray, levels: int) -> FloatArray:
-    """Scale per group; 1 where a group is all zeros (or so small that its scale would underflow)."""
-    scales = (peak / levels).astype(np.float32)
-    scales[scales < np.finfo(np.float32).tiny] = 1.0
-    return scales
+def _arrays(quantised: Levels) -> tuple[FloatArray, FloatArray]:
+    """Levels and scales as arrays."""
+    return quantised.levels.numpy(), quantised.scales.numpy()

@@ -41,6 +41,8 @@ class Source:
     """corpus.json."""
     provenance: dict[str, Any]
     """Teacher and corpus, as the manifest holds them."""
+    windows: str
+    """What the run measures on: pieces of the ``stream``, or one ``document`` at a time."""
 
     def weights(self) -> dict[str, FloatArray]:
         """Return the student's weights as float32 arrays, tied ones once."""
@@ -81,7 +83,15 @@ def read_source(run_dir: Path) -> Source:
         raise CheckpointError(f"{run_dir / 'corpus.json'} holds {type(corpus).__name__}, not an object")
     _check_tokenizer(run_dir / "tokenizer.json", tokenizer_json, corpus)
     provenance = {"teacher": _teacher(run_dir), "corpus": _corpus_record(corpus)}
-    return Source(run_dir.resolve().name, model, tokenizer_json, tokenizer, stream, corpus, provenance)
+    name = run_dir.resolve().name
+    return Source(name, model, tokenizer_json, tokenizer, stream, corpus, provenance, _windows(run_dir))
+
+
+def _windows(run_dir: Path) -> str:
+    """Kind of evaluation windows of a run."""
+    path = run_dir / CONFIG_FILE
+    config = read_json(path) if path.is_file() else {}
+    return str(config.get("windows", "stream")) if isinstance(config, dict) else "stream"
 
 
 def _read_tokenizer(path: Path) -> tuple[bytes, Tokenizer]:
@@ -118,14 +128,23 @@ def _read_stream(path: Path, vocab_size: int) -> TokenStream:
 
 
 def _teacher(run_dir: Path) -> dict[str, Any]:
-    """Shape of the teacher, if the run kept it."""
-    path = run_dir / TEACHER / CONFIG_FILE
+    """Shape of the teacher or of the members of an ensemble, if the run kept them."""
+    members = [_shape(path / CONFIG_FILE) for path in sorted(run_dir.glob(f"{TEACHER}-*"))]
+    known = [member for member in members if member]
+    if not known:
+        return _shape(run_dir / TEACHER / CONFIG_FILE)
+    total = sum(member["parameters"] for member in known)
+    return {"architecture": "ensemble", "parameters": total, "members": known}
+
+
+def _shape(path: Path) -> dict[str, Any]:
+    """What is known of one teacher; nothing of one of another make."""
     if not path.is_file():
         return {}
     try:
         config = ModelConfig.from_dict(read_json(path))
     except (CheckpointError, ConfigError, TypeError):
-        return {}  # a teacher of another make: nothing is claimed about it
+        return {}
     return {"architecture": config.kind, "parameters": config.parameters(), "config": config.to_dict()}
 
 

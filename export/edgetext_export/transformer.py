@@ -33,18 +33,24 @@ def transformer_state(config: ModelConfig) -> tuple[StateTensor, ...]:
 
 def transformer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights, as in the checkpoint (a tied output layer has none of its own)."""
-    V, H, F = config.vocab_size, config.hidden, config.ffn
+    V, H, W, F = config.vocab_size, config.hidden, config.width, config.ffn
     heads, K, D = config.heads, config.kv_heads, config.head_dim
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (V, H), "norm.weight": (H,)}
     for layer in range(config.layers):
         shapes |= {
-            f"blocks.{layer}.attention_norm.weight": (H,),
-            f"blocks.{layer}.attention.qkv.weight": ((heads + 2 * K) * D, H),
-            f"blocks.{layer}.attention.output.weight": (H, heads * D),
-            f"blocks.{layer}.ffn_norm.weight": (H,),
-            f"blocks.{layer}.ffn.gate_up.weight": (2 * F, H),
-            f"blocks.{layer}.ffn.down.weight": (H, F),
+            f"blocks.{layer}.attention_norm.weight": (W,),
+            f"blocks.{layer}.attention.qkv.weight": ((heads + 2 * K) * D, W),
+            f"blocks.{layer}.attention.output.weight": (W, heads * D),
+            f"blocks.{layer}.ffn_norm.weight": (W,),
+            f"blocks.{layer}.ffn.gate_up.weight": (2 * F, W),
+            f"blocks.{layer}.ffn.down.weight": (W, F),
         }
+        if config.bottleneck:
+            shapes |= {
+                f"blocks.{layer}.enter_norm.weight": (H,),
+                f"blocks.{layer}.enter.weight": (W, H),
+                f"blocks.{layer}.leave.weight": (H, W),
+            }
     return shapes if config.tied else shapes | {"head.weight": (V, H)}
 
 
@@ -56,17 +62,14 @@ def add_transformer(g: GraphBuilder, layers: Layers, config: ModelConfig, weight
     seen, total = _lengths(g)
     layers.table("embedding.weight", weights["embedding.weight"])
     residual = layers.gather("embedding.weight", "tokens")  # [B,T,H]
-    scale = g.constant("blocks.0.attention_norm.weight", weights["blocks.0.attention_norm.weight"])
-    x = g.node(
-        "SimplifiedLayerNormalization", [residual, scale], axis=-1, epsilon=config.norm_eps, stash_type=1
-    )
-    for layer in range(config.layers):
-        mixed = _attention(g, layers, config, weights, layer, x, seen, total)
-        x, residual = _add_and_norm(g, config, weights, mixed, residual, f"blocks.{layer}.ffn_norm.weight")
-        mixed = _feed_forward(g, layers, weights, layer, x)
-        following = layer + 1
-        norm = f"blocks.{following}.attention_norm.weight" if following < config.layers else "norm.weight"
-        x, residual = _add_and_norm(g, config, weights, mixed, residual, norm)
+    norms = _block_norms(config)
+    x = _norm(g, config, weights, residual, norms[0])
+    for layer, following in enumerate(norms[1:]):
+        if config.bottleneck:
+            change = _bottleneck(g, layers, config, weights, layer, x, seen, total)
+        else:
+            change, residual = _block(g, layers, config, weights, layer, x, residual, seen, total)
+        x, residual = _add_and_norm(g, config, weights, change, residual, following)
     x = g.node("Gather", [x, "positions"], axis=1)  # [B,n,H]
     if config.tied:
         layers.tied(x, "embedding.weight", output=LOGITS)
@@ -84,6 +87,48 @@ def _lengths(g: GraphBuilder) -> tuple[str, str]:
     return g.node("Expand", [last, batch]), total
 
 
+def _block_norms(config: ModelConfig) -> list[str]:
+    """Names of the norms of the residual stream: one before every block, one before the head."""
+    first = "enter_norm" if config.bottleneck else "attention_norm"
+    return [*(f"blocks.{layer}.{first}.weight" for layer in range(config.layers)), "norm.weight"]
+
+
+def _block(
+    g: GraphBuilder,
+    layers: Layers,
+    config: ModelConfig,
+    weights: Weights,
+    layer: int,
+    x: str,
+    residual: str,
+    seen: str,
+    total: str,
+) -> tuple[str, str]:
+    """Attention and feed-forward; returns what is to be added, and the residual it is to be added to."""
+    mixed = _attention(g, layers, config, weights, layer, x, seen, total)
+    x, residual = _add_and_norm(g, config, weights, mixed, residual, f"blocks.{layer}.ffn_norm.weight")
+    return _feed_forward(g, layers, weights, layer, x), residual
+
+
+def _bottleneck(
+    g: GraphBuilder,
+    layers: Layers,
+    config: ModelConfig,
+    weights: Weights,
+    layer: int,
+    x: str,
+    seen: str,
+    total: str,
+) -> str:
+    """A block at width b, with a residual stream of its own, between two products: [B,T,H] → [B,T,H]."""
+    name = f"blocks.{layer}"
+    inner = layers.linear(x, f"{name}.enter.weight", weights[f"{name}.enter.weight"])  # [B,T,b]
+    normed = _norm(g, config, weights, inner, f"{name}.attention_norm.weight")
+    change, inner = _block(g, layers, config, weights, layer, normed, inner, seen, total)
+    inner = g.node("Add", [inner, change])
+    return layers.linear(inner, f"{name}.leave.weight", weights[f"{name}.leave.weight"])
+
+
 def _attention(
     g: GraphBuilder,
     layers: Layers,
@@ -94,7 +139,7 @@ def _attention(
     seen: str,
     total: str,
 ) -> str:
-    """Packed projection, rotary attention over the cache, output projection: [B,T,H] → [B,T,H]."""
+    """Packed projection, rotary attention over the cache, output projection: [B,T,W] → [B,T,W]."""
     cos, sin = _rotary_tables(config)
     name = f"blocks.{layer}.attention"
     qkv = layers.linear(x, f"{name}.qkv.weight", _pad_heads(config, weights[f"{name}.qkv.weight"]))
@@ -121,6 +166,12 @@ def _feed_forward(g: GraphBuilder, layers: Layers, weights: Weights, layer: int,
     gate, up = g.nodes("Split", [both], [f"{name}.gate", f"{name}.up"], axis=2, num_outputs=2)
     active = g.node("QuickGelu", [gate], domain=MICROSOFT, alpha=1.0)
     return layers.linear(g.node("Mul", [active, up]), f"{name}.down.weight", weights[f"{name}.down.weight"])
+
+
+def _norm(g: GraphBuilder, config: ModelConfig, weights: Weights, x: str, norm: str) -> str:
+    """Return RMSNorm(x)."""
+    inputs = [x, g.constant(norm, weights[norm])]
+    return g.node("SimplifiedLayerNormalization", inputs, axis=-1, epsilon=config.norm_eps, stash_type=1)
 
 
 def _add_and_norm(

@@ -4,7 +4,12 @@ Three kinds are understood, exactly as `edgetext.tokenization` writes them: byte
 and punctuation (``word``) and single code points (``char``). Ids and bytes equal those of the ``tokenizers``
 library. That can be promised because the splitting patterns name ASCII characters only (no classes such as
 "white space" or "letter"), so they mean the same in every regex engine and under every Unicode version; every
-character outside ASCII counts as a letter. A file with any other pattern is refused, not read approximately.
+character outside ASCII counts as a letter.
+
+A student of another model may share its vocabulary: byte-level BPE is also read with GPT-2's and Llama 3's
+splitting patterns, which do name classes. They are taken from a table of Unicode 16.0, never from the
+interpreter, and equal the library's at every code point. A file with any other pattern is refused, not read
+approximately.
 
 The special tokens (``<eos>`` 0, ``<pad>`` 1 and, for ``word`` and ``char``, ``<unk>`` 2) are entries of the
 vocabulary only, never "added tokens": no text encodes to ``<eos>`` or ``<pad>``. They all decode to nothing.
@@ -19,13 +24,14 @@ from typing import Final
 
 from edgetext_runtime.errors import TokenizerError
 from edgetext_runtime.tokenizer_format import (
-    BPE_PATTERN,
     NO_SPACE_AFTER,
     NO_SPACE_BEFORE,
     WORD_PATTERN,
     Kind,
+    Pattern,
     byte_alphabet,
     read_tokenizer,
+    word_splitter,
 )
 
 __all__ = ["BpeTokenizer", "CharTokenizer", "StreamDecoder", "Tokenizer", "WordTokenizer"]
@@ -73,7 +79,9 @@ class Tokenizer(ABC):
         """
         model = read_tokenizer(data)
         if model.kind == "bpe":
-            return BpeTokenizer(model.vocabulary, model.merges)
+            return BpeTokenizer(
+                model.vocabulary, model.merges, pattern=model.pattern, ignore_merges=model.ignore_merges
+            )
         return WordTokenizer(model.vocabulary) if model.kind == "word" else CharTokenizer(model.vocabulary)
 
     @abstractmethod
@@ -146,10 +154,21 @@ class BpeTokenizer(Tokenizer):
     kind: Kind = "bpe"
     unk_id: int | None = None
 
-    def __init__(self, vocabulary: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
-        """Takes the tokens in the order of their ids, and the merges in the order they were learnt."""
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        merges: Sequence[tuple[str, str]],
+        *,
+        pattern: Pattern = "edgetext",
+        ignore_merges: bool = False,
+    ) -> None:
+        """Takes the tokens in the order of their ids, and the merges in the order they were learnt.
+
+        ``pattern`` says how a text is cut into words first; with ``ignore_merges`` a word that is in the
+        vocabulary is one token, whatever the merges make of it.
+        """
         super().__init__(vocabulary)
-        self._split = re.compile(BPE_PATTERN).findall
+        self._split = word_splitter(pattern)
         self._words: dict[str, list[int]] = {}
         alphabet = byte_alphabet()
         ids = {token: index for index, token in enumerate(vocabulary)}
@@ -165,6 +184,10 @@ class BpeTokenizer(Tokenizer):
             if character not in ids:
                 raise TokenizerError(f"the BPE vocabulary has no token for byte 0x{byte:02x}")
             self._byte_ids[byte] = ids[character]
+        # Words that are one token without any merging.
+        self._whole = (
+            dict(zip(self._pieces[2:], range(2, self.vocab_size), strict=True)) if ignore_merges else {}
+        )
         # (left id, right id) -> (rank, id of the merged token)
         self._merges: dict[tuple[int, int], tuple[int, int]] = {}
         for rank, (left, right) in enumerate(merges):
@@ -193,6 +216,8 @@ class BpeTokenizer(Tokenizer):
 
     def _encode_word(self, word: bytes) -> list[int]:
         """Merges pairs, best rank first and leftmost first among equals, in O(n log n)."""
+        if (whole := self._whole.get(word)) is not None:
+            return [whole]
         merges = self._merges
         symbols = [self._byte_ids[byte] for byte in word]
         size = len(symbols)

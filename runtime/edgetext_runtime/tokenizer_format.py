@@ -1,17 +1,24 @@
 """What edgetext's ``tokenizer.json`` looks like: splitting patterns, the sections around them, reading it.
 
-The file is in the format of the ``tokenizers`` library. The patterns name ASCII characters only (no classes
-such as "white space" or "letter"), so they mean the same in every regex engine and Unicode version.
+The file is in the format of the ``tokenizers`` library. edgetext's own patterns name ASCII characters only
+(no classes such as "white space" or "letter"), so they mean the same in every regex engine and Unicode
+version. A byte-level BPE that comes from another model may instead split by GPT-2's or Llama 3's pattern;
+their classes are read as Unicode 16.0 has them (`edgetext_runtime.unicode_classes`), as the library does.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
 from edgetext_runtime.errors import TokenizerError
+from edgetext_runtime.unicode_classes import character_classes
 
 Kind = Literal["bpe", "word", "char"]
+Pattern = Literal["edgetext", "gpt2", "llama3"]
+"""How text is cut into words before byte-pair merges: edgetext's own way, or that of another model family."""
 
 EOS: Final = "<eos>"
 PAD: Final = "<pad>"
@@ -45,6 +52,19 @@ WORD_PATTERN: Final = "|".join(
 )
 CHAR_PATTERN: Final = r"[\x00-\x7f]|[^\x00-\x7f]"
 
+# Radford et al. 2019, as built into the library's ByteLevel step ({L}, {N}, {S}: see `character_classes`).
+_GPT2: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?[{L}]+| ?[{N}]+| ?[^{S}{L}{N}]+|[{S}]+(?![^{S}])|[{S}]+"
+# Llama 3, as its tokenizer.json writes it for the library ...
+LLAMA3_REGEX: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# ... and spelt out; beyond ASCII only the long s differs from one of these letters by nothing but case.
+_LLAMA3: Final = (
+    r"'(?:[sS\u017ftTmMdD]|[rRvV][eE]|[lL][lL])|[^\r\n{L}{N}]?[{L}]+|[{N}]{{1,3}}| ?[^{S}{L}{N}]+[\r\n]*"
+    r"|[{S}]*[\r\n]+|[{S}]+(?![^{S}])|[{S}]+"
+)
+
 # How words are joined again: with a space, except before and after these ...
 NO_SPACE_BEFORE: Final = frozenset([*".,;:!?)]}%\n", "'s", "'m", "'d", "'re", "'ve", "'ll", "n't"])
 NO_SPACE_AFTER: Final = frozenset("([{$#\n")
@@ -59,7 +79,6 @@ _UNUSED_OPTIONS: Final = (
     "continuing_subword_prefix",
     "end_of_word_suffix",
     "byte_fallback",
-    "ignore_merges",
     "fuse_unk",
 )
 
@@ -73,16 +92,20 @@ def _split(pattern: str, *, keep_matches_only: bool = False) -> _Json:
     return {"type": "Split", "pattern": {"Regex": pattern}, **behaviour}
 
 
-PRE_TOKENIZERS: Final[Mapping[str, _Json]] = {
-    "bpe": {
-        "type": "Sequence",
-        "pretokenizers": [
-            _split(BPE_PATTERN),
-            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-        ],
-    },
-    "word": _split(WORD_PATTERN, keep_matches_only=True),
-    "char": _split(CHAR_PATTERN),
+def _byte_level(*, use_regex: bool) -> _Json:
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+
+
+def _bytes_of(split: _Json) -> _Json:
+    return {"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}
+
+
+PRE_TOKENIZERS: Final[Mapping[tuple[Kind, Pattern], _Json]] = {
+    ("bpe", "edgetext"): _bytes_of(_split(BPE_PATTERN)),
+    ("bpe", "gpt2"): _byte_level(use_regex=True),
+    ("bpe", "llama3"): _bytes_of(_split(LLAMA3_REGEX)),
+    ("word", "edgetext"): _split(WORD_PATTERN, keep_matches_only=True),
+    ("char", "edgetext"): _split(CHAR_PATTERN),
 }
 DECODERS: Final[Mapping[str, _Json]] = {
     "bpe": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
@@ -99,15 +122,31 @@ DECODERS: Final[Mapping[str, _Json]] = {
 }
 
 
-def tokenizer_document(kind: Kind, model: Mapping[str, Any]) -> _Json:
-    """Returns the content of ``tokenizer.json`` for a ``model`` section of the given kind."""
+def word_splitter(pattern: Pattern) -> Callable[[str], list[str]]:
+    """Returns the function that cuts a text into words, which no merge reaches over; joined, the text."""
+    if pattern == "edgetext":
+        return re.compile(BPE_PATTERN).findall
+    # The classes of Unicode are long; ASCII text is split as well, and sooner, by their ASCII part.
+    short, full = _compiled(pattern, True), _compiled(pattern, False)
+    return lambda text: (short if text.isascii() else full).findall(text)
+
+
+@cache
+def _compiled(pattern: Pattern, ascii_only: bool) -> re.Pattern[str]:
+    letters, numbers, white_space = character_classes(ascii_only=ascii_only)
+    source = _GPT2 if pattern == "gpt2" else _LLAMA3
+    return re.compile(source.format(L=letters, N=numbers, S=white_space))
+
+
+def tokenizer_document(kind: Kind, model: Mapping[str, Any], pattern: Pattern = "edgetext") -> _Json:
+    """Returns the content of ``tokenizer.json`` for a ``model`` section of a kind (for BPE: and pattern)."""
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [],
         "normalizer": None,
-        "pre_tokenizer": PRE_TOKENIZERS[kind],
+        "pre_tokenizer": PRE_TOKENIZERS[kind, pattern],
         "post_processor": None,
         "decoder": DECODERS[kind],
         "model": dict(model),
@@ -129,11 +168,18 @@ def byte_alphabet() -> dict[str, int]:
 
 @dataclass(frozen=True)
 class TokenizerModel:
-    """What was read: the kind, the tokens in the order of their ids, and for BPE the merges in order."""
+    """What was read: the kind, the tokens in the order of their ids, and for BPE the merges in order.
+
+    Attributes:
+        pattern: how BPE cuts a text into words.
+        ignore_merges: a word in the vocabulary is one token, whatever the merges make of it (BPE).
+    """
 
     kind: Kind
     vocabulary: list[str]
     merges: list[tuple[str, str]]
+    pattern: Pattern = "edgetext"
+    ignore_merges: bool = False
 
 
 def read_tokenizer(data: bytes | str) -> TokenizerModel:
@@ -148,32 +194,35 @@ def read_tokenizer(data: bytes | str) -> TokenizerModel:
         raise TokenizerError(f"tokenizer.json is not valid JSON: {error}") from None
     if not isinstance(document, dict) or not isinstance(model := document.get("model"), dict):
         raise TokenizerError("tokenizer.json is not a tokenizer: it has no model section")
-    kind = _kind_of(document)
+    kind, pattern = _kind_of(document)
     for option in _UNUSED_OPTIONS:
         if model.get(option):
             raise TokenizerError(f"tokenizer.json: the model option {option} is not understood")
+    ignore_merges = model.get("ignore_merges") or False
+    if ignore_merges and (pattern == "edgetext" or ignore_merges is not True):
+        raise TokenizerError("tokenizer.json: the model option ignore_merges is not understood")
     unknown = None if kind == "bpe" else UNK
     if model.get("unk_token") != unknown:
         raise TokenizerError(f"tokenizer.json: unk_token is {model.get('unk_token')!r}, expected {unknown!r}")
     vocabulary = _vocabulary_of(model, [EOS, PAD] if kind == "bpe" else [EOS, PAD, UNK])
-    return TokenizerModel(kind, vocabulary, _merges_of(model) if kind == "bpe" else [])
+    merges = _merges_of(model) if kind == "bpe" else []
+    return TokenizerModel(kind, vocabulary, merges, pattern, ignore_merges)
 
 
-def _kind_of(document: _Json) -> Kind:
+def _kind_of(document: _Json) -> tuple[Kind, Pattern]:
     for section in _UNUSED_SECTIONS:
         if document.get(section):
             raise TokenizerError(f"tokenizer.json: a {section} section is not understood")
-    kinds: tuple[Kind, ...] = ("bpe", "word", "char")
-    for kind in kinds:
+    for (kind, pattern), pre_tokenizer in PRE_TOKENIZERS.items():
         if (
             document["model"].get("type") == ("BPE" if kind == "bpe" else "WordLevel")
-            and document.get("pre_tokenizer") == PRE_TOKENIZERS[kind]
+            and document.get("pre_tokenizer") == pre_tokenizer
             and document.get("decoder") == DECODERS[kind]
         ):
-            return kind
+            return kind, pattern
     raise TokenizerError(
         "tokenizer.json is not one of edgetext's tokenizers (byte-level BPE, word or character level, with "
-        "its own splitting pattern). If a newer edgetext made it: pip install -U edgetext-runtime"
+        "one of its splitting patterns). If a newer edgetext made it: pip install -U edgetext-runtime"
     )
 
 

@@ -17,6 +17,8 @@ MODELS = ("teacher", "distilled", "refined", "student")
 
 def start(corpus: Path, run: Path, *options: str, trained_teacher: Path | None = None) -> subprocess.Popen:
     teacher = TINY_TEACHER if trained_teacher is None else ["--teacher", str(trained_teacher)]
+    if "--teacher" in options:
+        teacher = teacher[2:]
     command = [sys.executable, "-m", "edgetext", "distill", "--corpus", str(corpus), "--run", str(run)]
     return subprocess.Popen(
         [*command, *teacher, *TINY_STUDENT, *options],
@@ -183,7 +185,16 @@ def test_splitting_a_batch_changes_nothing_but_rounding(tiny_corpus, tmp_path):
         (["--temperature", "0"], "--temperature"),
         (["--batch-size", "6", "--accumulation", "4"], "accumulation"),
         (["--sequence-length", "16"], "--sequence-length"),
-        (["--teacher", "tests"], "--vocab-size has no effect"),
+        (["--teacher", "tests"], "--teacher-steps has no effect"),
+        (["--finetune-steps", "5"], "--finetune-steps has no effect"),
+        (["--recipe", "sofa"], "'sofa' is unknown"),
+        (["--recipe", "tinybert"], "student is a transformer"),
+        (["--recipe", "no-teacher"], "--refine-steps 0"),
+        (["--windows", "document"], "--refine-steps 0"),
+        (["--teacher", "none"], "needs a teacher"),
+        (["--cache", "nowhere"], "--teacher or --cache, not both"),
+        (["--valid-corpus", "-"], "--valid-corpus"),
+        (["--budget-mb", "2"], "give either"),
         (["--student", "transformer-student,context=64"], "context=128"),
         (["--student", "lstm-student,heads=4"], "belong to a transformer"),
         (["--seed", "-1"], "--seed"),

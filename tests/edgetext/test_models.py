@@ -17,6 +17,9 @@ CONFIGS = {
     "transformer-grouped-tied": ModelConfig(
         "transformer", V, 16, 16, 2, heads=4, kv_heads=2, ffn=24, context=24, tied=True
     ),
+    "transformer-bottleneck": ModelConfig(
+        "transformer", V, 24, 24, 2, heads=2, kv_heads=1, ffn=20, context=24, tied=True, bottleneck=8
+    ),
 }
 
 
@@ -64,6 +67,41 @@ def test_soft_tokens_that_are_one_hot_equal_ids(model, tokens):
     one_hot = torch.nn.functional.one_hot(tokens, V).float()
     soft = model(None, embeddings=model.embed_distribution(one_hot)).logits
     torch.testing.assert_close(soft, model(tokens).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("transformer")])
+def test_internals_are_the_attention_that_the_transformer_uses(name, tokens):
+    """The causal softmax of the scores, applied to the values, is what the output projection gets."""
+    torch.manual_seed(0)
+    model = build_model(CONFIGS[name]).eval()
+    received = []
+    for block in model.blocks:
+        block.attention.output.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
+    output = model(tokens, internals=True)
+    heads, D = model.config.heads, model.config.head_dim
+    future = torch.ones(10, 10, dtype=torch.bool).triu(1)
+    for scores, values, expected in zip(output.attention, output.values, received, strict=True):
+        assert (scores.shape, values.shape) == ((3, heads, 10, 10), (3, heads, 10, D))
+        mixed = scores.masked_fill(future, -torch.inf).softmax(-1) @ values
+        torch.testing.assert_close(mixed.transpose(1, 2).reshape(3, 10, heads * D), expected)
+    assert torch.equal(output.logits, model(tokens).logits)
+
+
+def test_internals_come_only_where_asked_for_and_where_there_are_any(model, tokens):
+    assert model(tokens).attention == model(tokens).values == ()
+    first = model(tokens[:, :4], internals=True)
+    assert model(tokens[:, 4:], first.state, internals=True).attention == ()
+    layers = model.config.layers if model.config.kind == "transformer" else 0
+    assert len(first.attention) == len(first.values) == layers
+
+
+def test_gradients_flow_through_internals(tokens):
+    torch.manual_seed(0)
+    model = build_model(CONFIGS["transformer-grouped-tied"])
+    output = model(tokens, internals=True)
+    (output.attention[-1].square().mean() + output.values[-1].square().mean()).backward()
+    assert model.blocks[-1].attention.qkv.weight.grad.abs().sum() > 0
+    assert model.blocks[0].ffn.down.weight.grad.abs().sum() > 0
 
 
 def test_a_condition_is_refused_by_an_unconditioned_model(model, tokens):
@@ -126,6 +164,9 @@ def test_sampling_follows_the_model():
         ({"kind": "transformer", "heads": 5}, "multiple of heads"),
         ({"kind": "transformer", "heads": 4, "kv_heads": 3}, "multiple of kv_heads"),
         ({"kind": "transformer", "heads": 4, "kv_heads": 2}, "ffn"),
+        ({"kind": "transformer", "heads": 2, "bottleneck": 16}, r"below hidden \(16\)"),
+        ({"kind": "transformer", "heads": 4, "bottleneck": 6}, "bottleneck 6 must be a multiple of heads"),
+        ({"bottleneck": 8}, "belong to a transformer"),
     ],
 )
 def test_impossible_shapes_are_refused(changes, message):
@@ -138,6 +179,34 @@ def test_every_preset_builds_with_the_parameters_it_states():
     for config, _ in PRESETS.values():
         small = config.with_vocab(64)
         assert build_model(small).parameters_count() == small.parameters()
+
+
+def test_a_shape_without_a_bottleneck_is_written_as_before_there_were_any():
+    assert "bottleneck" not in CONFIGS["transformer"].to_dict()
+    for config in CONFIGS.values():
+        assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+def test_bottleneck_blocks_work_at_their_inner_width_on_a_wide_residual_stream(tokens):
+    torch.manual_seed(0)
+    model = build_model(CONFIGS["transformer-bottleneck"])
+    output = model(tokens, internals=True)
+    assert [hidden.shape[-1] for hidden in output.hidden] == [24, 24, 24]
+    assert output.state[0].shape == (3, 1, 10, 4)
+    assert output.values[0].shape == (3, 2, 10, 4)
+    assert model.blocks[0].ffn.gate_up.weight.shape == (40, 8)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.leave.weight.zero_()
+    closed = model(tokens)
+    torch.testing.assert_close(closed.hidden[-1], closed.hidden[0])  # nothing passes around a bottleneck
+
+
+def test_a_bottleneck_preset_has_its_teachers_layers_widths_and_heads():
+    teacher, student = (PRESETS[f"transformer-{name}"][0] for name in ("teacher", "student-bottleneck"))
+    assert (student.hidden, student.layers, student.heads) == (teacher.hidden, teacher.layers, teacher.heads)
+    changed = resolve_model("transformer-student-bottleneck,bottleneck=40,layers=2", 99)
+    assert (changed.bottleneck, changed.head_dim, changed.layers) == (40, 8, 2)
 
 
 def test_shapes_can_be_spelt_out_or_changed():

@@ -27,6 +27,8 @@ CONFIGS = {
     "transformer, untied, one key head": replace(TRANSFORMER, tied=False, kv_heads=1),
     "transformer, no groups, one layer": replace(TRANSFORMER, kv_heads=4, layers=1),
     "transformer, heads the kernel takes as they are": replace(TRANSFORMER, heads=2, kv_heads=1),
+    "transformer, bottleneck": replace(TRANSFORMER, bottleneck=16, heads=2),
+    "transformer, bottleneck with padded heads": replace(TRANSFORMER, bottleneck=12, heads=2, kv_heads=1),
     "transformer, widths no block divides": replace(TRANSFORMER, embedding=36, hidden=36, heads=2, ffn=41),
 }
 GREEDY = SamplingParams(temperature=0)

@@ -1,6 +1,8 @@
 """The runtime's tokenizer against the ``tokenizers`` library, on arbitrary Unicode."""
 
 import json
+import re
+import unicodedata
 from functools import cache
 
 import pytest
@@ -10,7 +12,10 @@ from hypothesis import strategies as st
 from edgetext.tokenization import load_fast, train_tokenizer
 from edgetext_runtime.errors import TokenizerError
 from edgetext_runtime.tokenizer import Tokenizer
+from edgetext_runtime.tokenizer_format import byte_alphabet, tokenizer_document
+from edgetext_runtime.unicode_classes import UNICODE_VERSION, character_classes
 
+PATTERNS = ("gpt2", "llama3")
 KINDS = ("bpe", "word", "char")
 TEXTS = [
     "A red car stands before the house.\n    It isn't new: the 1,000 kilometres don't lie!\r\n",
@@ -53,7 +58,7 @@ FRAGMENTS = st.sampled_from(
             "\U0010ffff",
             "\ufffd",
         ],
-        *["\ufeff", "ſ", "İ"],
+        *["\ufeff", "ſ", "İ", "'ſ", "'Ll", "'d", "\x1c", "\u2003", "\u3000", "½", "Ⅷ", "٣", "!\n", "\r\n\n"],
     ]
 )
 CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -141,14 +146,10 @@ def _alphabet():
 
 
 def _alphabet_of(byte):
-    from edgetext_runtime.tokenizer_format import byte_alphabet
-
     return next(character for character, value in byte_alphabet().items() if value == byte)
 
 
 def test_byte_alphabet_is_that_of_the_library():
-    from edgetext_runtime.tokenizer_format import byte_alphabet
-
     assert set(byte_alphabet()) == set(_alphabet())
     assert sorted(byte_alphabet().values()) == list(range(256))
 
@@ -259,3 +260,110 @@ def test_merges_are_read_in_both_notations():
     assert Tokenizer.from_json(json.dumps(old)).encode(text) == Tokenizer.from_json(json.dumps(data)).encode(
         text
     )
+
+
+# Byte-level BPE that splits as other models do.
+
+
+@cache
+def trained_as(pattern, ignore_merges=False):
+    """A tokenizer with another model's pattern; ignoring merges, also with a word no merge leads to."""
+    import tokenizers
+
+    empty = tokenizer_document("bpe", {"type": "BPE", "vocab": {}, "merges": []}, pattern)
+    library = tokenizers.Tokenizer.from_str(json.dumps(empty))
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400,
+        min_frequency=1,
+        special_tokens=["<eos>", "<pad>"],
+        initial_alphabet=sorted(byte_alphabet()),
+        show_progress=False,
+    )
+    library.train_from_iterator(TEXTS, trainer)
+    model = json.loads(library.to_str())["model"]
+    model = {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"]}
+    if ignore_merges:
+        model["ignore_merges"] = True
+        model["vocab"]["Ġunmerged"] = len(model["vocab"])
+    data = json.dumps(tokenizer_document("bpe", model, pattern)).encode()
+    return Tokenizer.from_json(data), load_fast(data), data
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=400, deadline=None)
+@given(text=UNICODE)
+@example(text="\n".join(TEXTS))
+@example(text="a" * 5000 + " " * 5000 + "\n" * 3000 + "!" * 3000 + "é" * 3000)
+def test_splits_as_other_models_do(pattern, text):
+    ours, theirs, _ = trained_as(pattern)
+    ids = ours.encode(text)
+    assert ids == theirs.encode(text).ids
+    assert ours.decode(ids) == text
+
+
+def _code_points():
+    return "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("letters", r"\p{L}"), ("numbers", r"\p{N}"), ("white_space", r"\s")]
+)
+def test_every_code_point_is_classified_as_by_the_library(name, theirs):
+    from tokenizers import Regex, pre_tokenizers
+
+    text = _code_points()
+    matches = pre_tokenizers.Split(Regex(theirs), "removed", invert=True).pre_tokenize_str(text)
+    ours = re.findall(f"[{getattr(character_classes(), name)}]", text)
+    assert ours == [character for character, _ in matches]
+    short = re.findall(f"[{getattr(character_classes(ascii_only=True), name)}]", text)
+    assert short == [character for character in ours if character.isascii()]
+
+
+@pytest.mark.parametrize(("name", "category"), [("letters", "L"), ("numbers", "N")])
+def test_the_classes_are_those_of_the_stated_unicode_version(name, category):
+    """Pythons of other versions know more or fewer code points, but put the ones they share alike."""
+    ours = set(re.findall(f"[{getattr(character_classes(), name)}]", _code_points()))
+    theirs = {c for c in _code_points() if unicodedata.category(c).startswith(category)}
+    if unicodedata.unidata_version.startswith(UNICODE_VERSION):
+        assert ours == theirs
+    elif unicodedata.unidata_version < UNICODE_VERSION:
+        assert theirs < ours
+        assert {unicodedata.category(c) for c in ours - theirs} == {"Cn"}
+    else:
+        assert ours < theirs
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_code_points_split_alike_in_every_neighbourhood(pattern):
+    """Both ends of every run of one class, between letters, digits, marks and blanks."""
+    ours, theirs, _ = trained_as(pattern)
+    classes = character_classes()
+    runs = re.findall(
+        "|".join(f"[{members}]+" for members in classes) + f"|[^{''.join(classes)}]+", _code_points()
+    )
+    ends = sorted({end for run in runs for end in (run[0], run[-1])})
+    for shape in ("a{}a", "1{}1", " {} ", "!{}!", "'{}", "\n{}\n", "  {}x", "{}'s", "\t{}\r"):
+        text = "\x00".join(shape.format(character) for character in ends)
+        assert ours.encode(text) == theirs.encode(text).ids
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_word_of_the_vocabulary_is_one_token_where_merges_are_ignored(pattern):
+    ours, theirs, _ = trained_as(pattern, ignore_merges=True)
+    for text in (" unmerged", "unmerged", " unmerged house", *TEXTS):
+        assert ours.encode(text) == theirs.encode(text).ids
+    assert ours.encode(" unmerged") == [ours.vocab_size - 1]
+
+
+def test_patterns_and_their_options_are_not_mixed():
+    data = document("bpe")
+    with pytest.raises(TokenizerError, match="ignore_merges"):
+        Tokenizer.from_json(json.dumps({**data, "model": {**data["model"], "ignore_merges": True}}))
+    other = json.loads(trained_as("llama3")[2])
+    other["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] += "|x"
+    with pytest.raises(TokenizerError, match="splitting patterns"):
+        Tokenizer.from_json(json.dumps(other))
+    other = json.loads(trained_as("gpt2")[2])
+    for change in ({"add_prefix_space": True}, {"use_regex": False}):
+        with pytest.raises(TokenizerError, match="splitting patterns"):
+            Tokenizer.from_json(json.dumps({**other, "pre_tokenizer": {**other["pre_tokenizer"], **change}}))

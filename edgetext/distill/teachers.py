@@ -1,0 +1,247 @@
+"""A run's teacher: trained, given, fine-tuned, an ensemble of several, or the cache of one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetext.config import DistillConfig
+from edgetext.corpus.split import labelled_documents
+from edgetext.distill.directory import find_teachers, stage_names
+from edgetext.distill.given import Given, check_context, open_cache
+from edgetext.distill.model_files import is_finished_model, load_any, model_fingerprint, shape_of
+from edgetext.distill.objective import TeacherView
+from edgetext.distill.recipes import RECIPES
+from edgetext.distill.targets import CachedTargets, LiveTargets, Targets
+from edgetext.distill.vocabulary import RestrictedGenerator, VocabularyMap
+from edgetext.errors import ConfigError
+from edgetext.models.base import GeneratorModel
+from edgetext.models.config import ModelConfig
+from edgetext.models.ensemble import EnsembleGenerator
+from edgetext.models.huggingface import is_huggingface
+from edgetext.models.lstm import LSTMGenerator
+from edgetext.models.presets import resolve_model
+from edgetext.models.transformer import TransformerGenerator
+from edgetext.training.data import open_stream
+from edgetext.training.processes import by_main
+
+if TYPE_CHECKING:
+    from edgetext.distill.cache import TargetCache
+    from edgetext.distill.tasks import DistillTask
+    from edgetext.distill.teacher_text import TeacherText
+    from edgetext.distill.workspace import Workspace
+
+
+@dataclass
+class Teacher:
+    """What a student learns from."""
+
+    view: TeacherView
+    """What of it a recipe can reach."""
+    fingerprint: str
+    """Changes with anything that its targets depend on."""
+    model: GeneratorModel | None
+    """In memory, unless its targets come from a cache."""
+    cache: TargetCache | None = None
+    """Its targets on disk."""
+    codec: TeacherText | None = None
+    """Its own ids, if it hands over text alone."""
+
+    def targets(self) -> Targets:
+        """Return the source of targets."""
+        if self.cache is not None:
+            return CachedTargets(self.cache)
+        if self.model is None:
+            raise ConfigError("a teacher needs a model or a cache (--teacher, --cache)")
+        return LiveTargets(self.model)
+
+    @classmethod
+    def of_models(cls, models: list[GeneratorModel], fingerprints: list[str]) -> Teacher:
+        """One model, or an ensemble of several."""
+        mark = hashlib.sha256("/".join(fingerprints).encode()).hexdigest()
+        if len(models) == 1:
+            own = isinstance(models[0], LSTMGenerator | TransformerGenerator)
+            return cls(view_of(models[0].config, own), fingerprints[0], models[0])
+        ensemble = EnsembleGenerator(models)
+        return cls(TeacherView(ensemble.config, hidden=False, attention=False), mark, ensemble)
+
+
+def view_of(config: ModelConfig, own: bool = True) -> TeacherView:
+    """What a recipe can reach of one model in memory, of edgetext's `own` make or not."""
+    return TeacherView(config, attention=own and config.kind == "transformer")
+
+
+def load_teacher(path: Path) -> GeneratorModel:
+    """Return the teacher of a run (an ensemble, if it has several) or the model of a directory.
+
+    Raises CheckpointError if there is none, ConfigError if the members of an ensemble do not fit.
+    """
+    models = [load_any(place) for place in find_teachers(path)[0]]
+    return models[0] if len(models) == 1 else EnsembleGenerator(models)
+
+
+def expected_view(config: DistillConfig, vocab_size: int) -> TeacherView | None:
+    """What the teacher will offer, from shapes alone; None without a teacher.
+
+    Lets `check_recipe` refuse a run before anything is trained.
+    """
+    if config.cache is not None:
+        return _cache_view(open_cache(config))
+    if not config.teachers:
+        return None
+    shapes = [shape for text in config.teachers for shape in _shapes(text, vocab_size)]
+    for shape in shapes:
+        check_context(shape, "--teacher", config)
+    if len(shapes) == 1:
+        return view_of(shapes[0], not is_huggingface(Path(config.teachers[0])))
+    return TeacherView(shapes[0], hidden=False, attention=False)
+
+
+def _shapes(text: str, vocab_size: int) -> list[ModelConfig]:
+    """Shapes that a --teacher stands for."""
+    path = Path(text)
+    if not path.is_dir():
+        return [resolve_model(text, vocab_size)]
+    return [shape_of(place) for place in find_teachers(path)[0]]
+
+
+def prepare_teacher(work: Workspace, given: Given) -> Teacher | None:
+    """Train, load or open the run's teacher; None if it has none."""
+    config = work.config
+    if config.cache is not None:
+        cache = open_cache(config)
+        cache.check(
+            corpus=work.directory / "data" / "train.npy",
+            tokenizer=work.corpus.tokenizer["sha256"],
+            windows=config.windows,
+            run=str(work.directory),
+        )
+        work.say(f"teacher: targets cached in {config.cache}, top {cache.top_k}")
+        return Teacher(_cache_view(cache), cache.fingerprint, None, cache)
+    if given.foreign is not None:
+        return _foreign(work, given.foreign)
+    models: list[GeneratorModel] = []
+    marks: list[str] = []
+    sources = _sources(config)
+    names = stage_names("teacher", len(sources))
+    for name, source in zip(names, sources, strict=True):
+        if isinstance(source, Path):
+            model, mark = _given(work, name, source, given.maps.get(str(source)))
+        else:
+            model, mark = _trained(work, name, source)
+        models.append(model)
+        marks.append(mark)
+    return Teacher.of_models(models, marks) if models else None
+
+
+def _sources(config: DistillConfig) -> list[str | Path]:
+    """Every teacher of the run: a shape to train, or a model directory."""
+    sources: list[str | Path] = []
+    for text in config.teachers:
+        path = Path(text)
+        sources += find_teachers(path)[0] if path.is_dir() else [text]
+    return sources
+
+
+def _trained(work: Workspace, name: str, text: str) -> tuple[GeneratorModel, str]:
+    """Train a teacher by likelihood."""
+    config, recipe = work.config, RECIPES["no-teacher"]
+    shape = resolve_model(text, work.vocab_size)
+    model, record = work.stage(
+        name,
+        config.teacher_steps,
+        {"model": shape.to_dict(), "rate": config.teacher_rate},
+        lambda: work.task(name, work.fresh(name, shape), recipe, config.teacher_steps, config.teacher_rate),
+    )
+    return model, record["fingerprint"]
+
+
+def _given(
+    work: Workspace, name: str, source: Path, vocabulary: VocabularyMap | None
+) -> tuple[GeneratorModel, str]:
+    """Take a given model into the run, fine-tuned first if the configuration wants it."""
+    config, directory = work.config, work.directory / name
+
+    def read() -> GeneratorModel:
+        model = load_any(source)
+        if vocabulary is not None and not isinstance(model, RestrictedGenerator):
+            model = RestrictedGenerator(model, vocabulary)
+        return model
+
+    if vocabulary is not None:
+        work.say(
+            f"{name}: {len(vocabulary.ids):,} of {vocabulary.teacher_size:,} tokens, which are "
+            f"{vocabulary.coverage:.1%} of the corpus"
+        )
+    if config.finetune_steps:
+        return _finetuned(work, name, source, read, work.task)
+
+    def take() -> None:
+        if not is_finished_model(directory):
+            read().save(directory)
+
+    by_main(work.accelerator, take)
+    model = load_any(directory)
+    if model.config.vocab_size != work.vocab_size:
+        raise ConfigError(
+            f"the teacher {source} has {model.config.vocab_size} token ids, its tokenizer {work.vocab_size}; "
+            f"give the run that made the teacher as --teacher"
+        )
+    work.say(f"{name}: {source}, {model.parameters_count():,} parameters")
+    return model, model_fingerprint(directory)
+
+
+def _finetuned(
+    work: Workspace,
+    name: str,
+    source: Path,
+    read: Callable[[], GeneratorModel],
+    task: Callable[..., DistillTask],
+) -> tuple[GeneratorModel, str]:
+    """Train a given model on the corpus."""
+    config = work.config
+    steps, rate = config.finetune_steps, config.finetune_rate
+    model, record = work.stage(
+        name,
+        steps,
+        {"start": model_fingerprint(source), "rate": rate},
+        lambda: task(name, read(), RECIPES["no-teacher"], steps, rate),
+    )
+    return model, record["fingerprint"]
+
+
+def _foreign(work: Workspace, source: Path) -> Teacher:
+    """A Hugging Face teacher with ids of its own: fine-tuned on a stream of its own, it hands over text."""
+    from edgetext.distill.teacher_text import TeacherText, write_teacher_streams
+    from edgetext.models.huggingface import load_huggingface
+
+    codec = TeacherText.open(source, load_huggingface(source).config.vocab_size)
+
+    def read() -> GeneratorModel:
+        return RestrictedGenerator(load_huggingface(source), codec.vocabulary)
+
+    if not work.config.finetune_steps:
+        model, mark = read(), model_fingerprint(source)
+        work.say(f"teacher: {source}, {model.parameters_count():,} parameters; it hands over text")
+    else:
+        folder = work.directory / "data" / "teacher"
+
+        def write() -> None:
+            if not (folder / "test.npy").exists():
+                write_teacher_streams(folder, labelled_documents(work.config.corpus), codec)
+
+        by_main(work.accelerator, write)
+        train, valid = (open_stream(folder / f"{split}.npy") for split in ("train", "valid"))
+        task = partial(work.task, sampler=work.sampler(train), validation=work.windows(valid, 16_384))
+        model, mark = _finetuned(work, "teacher", source, read, task)
+    view = TeacherView(model.config, hidden=False, attention=False, dense=False)
+    return Teacher(view, mark, model, codec=codec)
+
+
+def _cache_view(cache: TargetCache) -> TeacherView:
+    """What a recipe can reach of a cache."""
+    return TeacherView(cache.teacher, hidden=cache.has_hidden, attention=False, dense=False, writes=False)

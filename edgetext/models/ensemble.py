@@ -1,0 +1,66 @@
+"""Several generators as one: the mean of their next-token distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgetext.errors import ConfigError
+from edgetext.models.base import GeneratorModel, Output, State
+
+
+class EnsembleGenerator(GeneratorModel):
+    """A mixture of generators over one vocabulary; logits are the log of the mean probability.
+
+    Its state is the members' states one after the other. It has no hidden layers of its own. `config` is the
+    first member's, with the ensemble's vocabulary.
+    """
+
+    def __init__(self, models: Sequence[GeneratorModel]) -> None:
+        """`models` are at least two. Raises ConfigError if their vocabularies differ."""
+        super().__init__()
+        sizes = sorted({model.config.vocab_size for model in models})
+        if len(sizes) > 1:
+            raise ConfigError(
+                f"the teachers of an ensemble need one vocabulary, but have {', '.join(map(str, sizes))} "
+                f"ids; give teachers that were trained with one tokenizer"
+            )
+        self.models = nn.ModuleList(models)
+        self.config = models[0].config
+        self.embedding = models[0].embedding
+
+    def members(self) -> list[GeneratorModel]:
+        """Return the generators."""
+        return [model for model in self.models if isinstance(model, GeneratorModel)]
+
+    def forward(
+        self,
+        tokens: Tensor | None,
+        state: State | None = None,
+        *,
+        embeddings: Tensor | None = None,
+        condition: Tensor | None = None,
+        internals: bool = False,
+    ) -> Output:
+        """See `GeneratorModel.forward`; takes token ids only."""
+        if tokens is None:
+            raise ValueError("an ensemble reads token ids, not embeddings: its members' embeddings differ")
+        total: Tensor | None = None
+        states: list[Tensor] = []
+        for model in self.members():
+            size = 2 * model.config.layers  # h and c, or keys and values, of every layer
+            part = None if state is None else state[len(states) : len(states) + size]
+            output = model(tokens, part, condition=condition)
+            log_p = torch.log_softmax(output.logits.float(), dim=-1)  # [B,T,V]
+            total = log_p if total is None else torch.logaddexp(total, log_p)
+            states += output.state
+        if total is None:
+            raise ValueError("an ensemble needs members")
+        return Output(total - math.log(len(self.models)), (), tuple(states))
+
+    def parameters_count(self) -> int:
+        """Parameters of all members."""
+        return sum(model.parameters_count() for model in self.members())

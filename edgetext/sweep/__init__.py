@@ -1,0 +1,1 @@
+"""Many runs from one plan: expanded to jobs (`plan`), run in processes that can be stopped (`runner`)."""
