@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -131,7 +132,7 @@ class DistillConfig:
         self._check_steps()
         self._check_refinement()
         for flag, budget in (("--budget-mb", self.budget_mb), ("--budget-ms", self.budget_ms)):
-            if budget is not None and not budget > 0:
+            if budget is not None and not (budget > 0 and math.isfinite(budget)):
                 raise ConfigError(f"{flag} is {budget}; it must be positive")
         if self.windows not in ("stream", "document"):
             raise ConfigError(f"--windows is {self.windows!r}; use stream or document")
@@ -164,9 +165,10 @@ class DistillConfig:
         remedy = "leave the refinement out (--refine-steps 0)"
         if self.windows == "document":
             raise ConfigError(f"the refinement needs whole windows of the stream; use them, or {remedy}")
-        if not self.recipe.needs_teacher():
+        if not self.recipe.needs_teacher() or self.recipe.by_text_alone():
             raise ConfigError(
-                f"the refinement is anchored to a teacher, and recipe {self.recipe.name!r} has none; {remedy}"
+                f"the refinement is anchored to a teacher's distributions, which recipe "
+                f"{self.recipe.name!r} does not use; {remedy}"
             )
         span = self.refine.prefix + self.refine.length
         if span > self.sequence_length:
@@ -204,6 +206,8 @@ class DistillConfig:
         Raises ConfigError if a value is missing or cannot be.
         """
         known = {f.name for f in fields(cls)}
+        if not isinstance(values, Mapping):
+            raise ConfigError("the configuration of this run is damaged; start it again with --force")
         given = {name: value for name, value in values.items() if name in known}
         try:
             return cls(

@@ -5,8 +5,8 @@
 RUN is any run of edgetext; its training split is what both loops read. Both distil the same Llama-shaped
 teacher into the same Llama-shaped student (random weights, equal in both), batch by batch on the same rows,
 soft and hard targets, AdamW, clipping. The plain loop is what `transformers` and TRL users write:
-`LlamaForCausalLM` for both, rows padded to the longest of a shuffled batch, `F.kl_div(reduction="batchmean")`.
-The loops take turns; a figure is the median over the turns, in real tokens (padding does not count).
+`LlamaForCausalLM` for both, rows padded to the longest of a shuffled batch, `F.kl_div` with "batchmean". The
+loops take turns; a figure is the median over the turns, in real tokens (padding does not count).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Loop:
 
 
 def ours(sampler: DocumentSampler | WindowSampler, vocab_size: int, bf16: bool) -> tuple[Loop, DistillTask]:
-    """edgetext's step, without the bookkeeping of the loop (checkpoints, metrics) on either side."""
+    """Our step, without the bookkeeping of the loop (checkpoints, metrics) on either side."""
     torch.manual_seed(0)
     teacher, student = (build_model(resolve_model(spec, vocab_size)) for spec in (TEACHER, STUDENT))
     task = DistillTask(
@@ -196,9 +196,9 @@ def main() -> None:
         print(f"{kind} windows, batch {sampler.batch_size}, teacher {TEACHER}, student {STUDENT}")
         for name, rate in rates.items():
             print(f"  {name:<18} {rate:>9,.0f} tokens/s")
-        print(f"  ratio fp32 {rates['edgetext fp32'] / rates['transformers fp32']:.2f}, bf16 "
-              f"{rates['edgetext bf16'] / rates['transformers bf16']:.2f}, as each comes "
-              f"{rates['edgetext bf16' if auto else 'edgetext fp32'] / rates['transformers fp32']:.2f}")  # fmt: skip
+        as_it_comes = rates["edgetext bf16" if auto else "edgetext fp32"] / rates["transformers fp32"]
+        fp32, bf16 = (rates[f"edgetext {name}"] / rates[f"transformers {name}"] for name in ("fp32", "bf16"))
+        print(f"  ratio fp32 {fp32:.2f}, bf16 {bf16:.2f}, as each comes {as_it_comes:.2f}")
         records.append(
             {
                 "windows": kind,

@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     default="auto",
     help="Arithmetic of the teacher; auto: bf16 where the device has units for it.",
 )
+@click.option(
+    "--written-tokens",
+    default=0,
+    metavar="N",
+    help="Let the teacher write N tokens and cache them too, for recipes that use its text.",
+)
 @click.option("--shard-mb", default=64.0, metavar="MB", help="Size of a file; the most that a kill loses.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted cache, or mend a damaged one.")
 @click.option("--force", is_flag=True, help="Delete the cache and start again.")
@@ -62,6 +68,7 @@ def command(
     windows: str,
     context: int | None,
     precision: str,
+    written_tokens: int,
     shard_mb: float,
     resume: bool,
     force: bool,
@@ -102,6 +109,7 @@ def command(
             run,
             output,
             settings,
+            written_tokens=written_tokens,
             resume=resume,
             force=force,
             say=lambda line: click.echo(line, err=True),
@@ -125,6 +133,7 @@ def _figures(report: CacheReport) -> str:
             ("positions", f"{report.positions:,}"),
             ("teacher read", f"{report.windows}, {read}, {report.precision}"),
             ("likeliest tokens kept", f"{report.top_k}, {1 - report.tail_mass:.2%} of the probability"),
+            ("of text the teacher wrote", f"{report.written:,}" if report.written else "none"),
             ("hidden states", " ".join(map(str, report.hidden)) or "none"),
             ("size", f"{report.bytes:,} bytes, {report.bytes_per_token:.1f} a token"),
         ],

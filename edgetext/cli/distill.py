@@ -220,23 +220,33 @@ def _chooser(config: DistillConfig) -> Callable[[int, bytes], dict[str, Any]] | 
 
 
 def _refuse_unused(config: DistillConfig) -> None:
-    """Refuse options that a given teacher makes meaningless."""
+    """Refuse options that the others make meaningless: what is accepted is used."""
     from edgetext.errors import ConfigError
     from edgetext.models.huggingface import is_huggingface
 
+    recipe, cached = config.recipe, config.cache is not None
     given = [Path(text).is_dir() for text in config.teachers]
-    by_text = config.recipe.by_text_alone() and all(is_huggingface(text) for text in config.teachers)
-    unused = ["tokenizer"] if any(given) and not by_text else []
-    unused += ["teacher_steps", "teacher_rate"] if given and all(given) else []
-    unused += [] if any(given) else ["finetune_steps", "finetune_rate"]
+    by_text = recipe.by_text_alone() and all(is_huggingface(text) for text in config.teachers)
+    brings_ids = cached or (any(given) and not by_text)
+    reasons = {
+        "tokenizer": brings_ids and "a trained teacher or a cache brings its own",
+        "vocab_size": cached and "a cache brings its own",
+        "teacher_steps": (cached or all(given)) and "no teacher is trained here",
+        "teacher_rate": (cached or all(given)) and "no teacher is trained here",
+        "finetune_steps": not any(given) and "there is no given teacher to fine-tune",
+        "finetune_rate": not config.finetune_steps and "it goes with --finetune-steps",
+        "quantized_rate": not config.quantized_steps and "it goes with --quantized-steps",
+        "written_tokens": (cached or not recipe.teacher_writes()) and "the teacher writes nothing here",
+        "cache": not recipe.needs_teacher() and f"recipe {recipe.name!r} uses no teacher",
+        "assistant": not recipe.needs_teacher() and f"recipe {recipe.name!r} uses no teacher",
+        "valid_fraction": config.corpus.valid_source is not None and "--valid-corpus gives the whole split",
+        "test_fraction": config.corpus.test_source is not None and "--test-corpus gives the whole split",
+    }
     context = click.get_current_context()
-    for name in unused:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+    for name, reason in reasons.items():
+        if reason and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             flag = f"--{name.replace('_', '-')}"
-            kind = (
-                "a trained teacher, which brings its own" if any(given) else "teachers that are trained here"
-            )
-            raise ConfigError(f"{flag} has no effect with {kind}; leave it out")
+            raise ConfigError(f"{flag} has no effect: {reason}; leave it out")
 
 
 def _name(source: str) -> str:

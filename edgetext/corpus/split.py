@@ -70,11 +70,17 @@ def _side(document: str, config: CorpusConfig) -> Split:
 
 
 def _cut_in_three(document: str, config: CorpusConfig) -> Iterator[tuple[Split, str]]:
-    """Yields the parts of one document that are not empty: first train, then valid, then test."""
+    """Yields the parts of one document that are not empty: first train, then valid, then test.
+
+    A part without a share of the document gets none of it, not even the line that a cut falls into.
+    """
     size = len(document)
     valid_fraction, test_fraction = _fractions(config)
     cuts = [0]
-    for share in (1 - valid_fraction - test_fraction, 1 - test_fraction):
+    for fraction, share in ((1.0, 1 - valid_fraction - test_fraction), (valid_fraction, 1 - test_fraction)):
+        if fraction == 0:
+            cuts.append(cuts[-1])
+            continue
         end = document.find("\n", max(cuts[-1], int(share * size))) if share < 1 else -1
         cuts.append(size if end < 0 else end + 1)
     for split, start, end in zip(SPLITS, cuts, [*cuts[1:], size], strict=True):

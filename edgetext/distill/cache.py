@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetext.checkpoint import MODEL_FILE
 from edgetext.distill.cache_format import (
     TOKENIZER_FILE,
     CacheSettings,
     Manifest,
     Origin,
-    check_shard,
     is_cache,
     map_shard,
     read_manifest,
@@ -32,9 +29,10 @@ from edgetext.distill.cache_format import (
 from edgetext.distill.cache_writer import write_cache
 from edgetext.distill.directory import file_sha256, find_teachers
 from edgetext.distill.losses import SparseTargets
+from edgetext.distill.model_files import model_fingerprint
 from edgetext.errors import CheckpointError, ConfigError
 from edgetext.models.config import ModelConfig
-from edgetext.training.resume import RESUME_FILE
+from edgetext.training.data import open_stream
 
 __all__ = [
     "CacheSettings",
@@ -46,6 +44,8 @@ __all__ = [
     "write_cache",
 ]
 
+WRITTEN_STREAM, WRITTEN_DIRECTORY = "written.npy", "written"
+"""Text that the teacher wrote, and the cache of its targets, in the directory of a cache."""
 MOST_OPEN = 256
 """Most shards that are mapped at once: each takes a file descriptor."""
 TAIL_SAMPLE = 100_000
@@ -58,15 +58,16 @@ class TargetCache:
     Attributes:
         directory: where it lies.
         manifest: what it holds.
+        written: targets of text that the teacher wrote, if that was cached as well.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
-        self.directory, self.manifest = directory, manifest
+    def __init__(self, directory: Path, manifest: Manifest, written: TargetCache | None = None) -> None:
+        self.directory, self.manifest, self.written = directory, manifest, written
         self._mapped: OrderedDict[int, list[NDArray[Any]]] = OrderedDict()
 
     @classmethod
     def open(cls, directory: Path | str) -> TargetCache:
-        """Open a cache; sizes and types of all files are checked, `verify` reads their content as well.
+        """Open a cache; sizes and types of all files are checked, not their content: it may be gigabytes.
 
         Raises CheckpointError when there is no cache, when it is not complete, or when it is damaged; the
         message names the command that mends it.
@@ -86,7 +87,7 @@ class TargetCache:
             )
         for shard in range(manifest.shards):
             map_shard(directory, manifest, shard)
-        return cls(directory, manifest)
+        return cls(directory, manifest, _open_written(directory))
 
     @property
     def top_k(self) -> int:
@@ -116,26 +117,31 @@ class TargetCache:
     @property
     def fingerprint(self) -> str:
         """Changes with anything that a student learns from the cache."""
-        return self.manifest.fingerprint()
+        own = self.manifest.fingerprint()
+        if self.written is None:
+            return own
+        return hashlib.sha256(f"{own}/{self.written.fingerprint}".encode()).hexdigest()
+
+    def written_stream(self) -> NDArray[np.unsignedinteger]:
+        """The text that the teacher wrote. Raises ConfigError if none was cached."""
+        if self.written is None:
+            raise ConfigError(
+                f"{self.directory} has no text of the teacher's; make it again with: "
+                f"{self.manifest.command(self.directory, '--force')} --written-tokens N"
+            )
+        return open_stream(self.directory / WRITTEN_STREAM)
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.directory.iterdir() if path.is_file())
-
-    def verify(self) -> None:
-        """Read every file and compare its hash. Raises CheckpointError naming the first that differs."""
-        for shard in range(self.manifest.shards):
-            check_shard(self.directory, self.manifest, shard)
+        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
 
     def check(
         self,
         *,
         corpus: Path | str,
         tokenizer: str,
-        teachers: Sequence[str] | None = None,
         windows: str | None = None,
-        hidden: bool = False,
         run: str | None = None,
     ) -> None:
         """Refuse targets that were made for something else.
@@ -143,9 +149,7 @@ class TargetCache:
         Args:
             corpus: the data/train.npy that is read, or its SHA-256 (`stream_fingerprint`).
             tokenizer: SHA-256 of its tokenizer.json.
-            teachers: `teacher_fingerprints` of all of them, if they are known.
             windows: how the student reads the split, "stream" or "document", if that is to agree.
-            hidden: whether hidden states are needed.
             run: directory of that split, for the command in the message.
 
         Raises:
@@ -159,16 +163,11 @@ class TargetCache:
             problem = "made with another tokenizer"
         elif origin.corpus != split:
             problem = "made for another training split (other text, or another split of it)"
-        elif teachers is not None and sorted(teachers) != sorted(origin.weights):
-            problem = "made by other teachers, or their weights have changed since"
         elif windows is not None and windows != self.manifest.windows:
             problem = (
                 f"made with --windows {self.manifest.windows}, but the student reads --windows {windows}"
             )
             wanted = replace(wanted, windows="document" if windows == "document" else "stream")
-        elif hidden and not self.has_hidden:
-            problem = "without the hidden states that the recipe needs"
-            wanted = replace(wanted, hidden=(1,))
         if problem is not None:
             raise ConfigError(
                 f"the targets in {self.directory} were {problem}; make them again with: "
@@ -242,6 +241,20 @@ class TargetCache:
         return arrays
 
 
+def _open_written(directory: Path) -> TargetCache | None:
+    """Open the targets of a cache's written text, if it has some. Raises CheckpointError."""
+    stream = directory / WRITTEN_STREAM
+    if not stream.is_file():
+        return None
+    written = TargetCache.open(directory / WRITTEN_DIRECTORY)
+    if written.manifest.origin.corpus != file_sha256(stream):
+        raise CheckpointError(
+            f"{stream} is not the text that its targets are of; make the cache again with: edgetext "
+            f"cache-targets … --force"
+        )
+    return written
+
+
 def stream_fingerprint(run: Path) -> str:
     """SHA-256 of the training split of a run or a prepared corpus. Raises CheckpointError without one."""
     path = run / "data" / "train.npy"
@@ -253,19 +266,8 @@ def stream_fingerprint(run: Path) -> str:
 
 
 def teacher_fingerprints(path: Path) -> list[str]:
-    """SHA-256 of the weights of a teacher, or of each of a run's: ours or a Hugging Face directory.
+    """`model_fingerprint` of a teacher, or of each of a run's.
 
-    Of a model in several .safetensors files it is the hash of their hashes in the order of their names.
     Raises CheckpointError if there is no finished model.
     """
-    places = [path] if any(path.glob("*.safetensors")) else find_teachers(path)[0]
-    return [_weights_fingerprint(place) for place in places]
-
-
-def _weights_fingerprint(directory: Path) -> str:
-    whole = directory / MODEL_FILE
-    files = [whole] if whole.is_file() else sorted(directory.glob("*.safetensors"))
-    hashes = [file_sha256(file) for file in files if file.name != RESUME_FILE]
-    if not hashes:
-        raise CheckpointError(f"{directory} holds no finished weights; finish its training first")
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return [model_fingerprint(place) for place in find_teachers(path)[0]]

@@ -78,7 +78,7 @@ class Origin:
     teachers: tuple[str, ...]
     """Where the teachers were."""
     weights: tuple[str, ...]
-    """SHA-256 of the weights of every model in them (`teacher_fingerprints`), in the same order."""
+    """Fingerprint of every model in them (`teacher_fingerprints`), in the same order."""
 
     def hashes(self) -> dict[str, Any]:
         """What decides: everything but the paths."""
@@ -137,6 +137,15 @@ class Manifest:
     def missing(self) -> list[int]:
         """Shards that are not finished."""
         return [shard for shard in range(self.shards) if not set(self.names(shard)) <= set(self.files)]
+
+    def teacher_record(self) -> dict[str, Any]:
+        """What a bundle states of the teacher: its shape; of several the first one's, and their number."""
+        shape = {"architecture": self.teacher.get("kind"), "config": dict(self.teacher)}
+        targets = {"targets": f"cached, the {self.top_k} likeliest tokens"}
+        count = len(self.origin.weights)
+        if count < 2:
+            return {**shape, **targets}
+        return {"architecture": "ensemble", "models": count, "first": shape, **targets}
 
     def bytes_per_position(self) -> int:
         """Bytes of one record with its hidden states."""

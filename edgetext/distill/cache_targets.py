@@ -5,22 +5,39 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edgetext.checkpoint import CONFIG_FILE, read_json
 from edgetext.corpus import load_record
-from edgetext.distill.cache import TargetCache, stream_fingerprint, teacher_fingerprints
+from edgetext.distill.cache import (
+    WRITTEN_DIRECTORY,
+    WRITTEN_STREAM,
+    TargetCache,
+    stream_fingerprint,
+    teacher_fingerprints,
+)
 from edgetext.distill.cache_format import TOKENIZER_FILE, CacheSettings, Origin
 from edgetext.distill.cache_writer import write_cache
 from edgetext.distill.directory import file_sha256, find_teachers, is_run
+from edgetext.distill.given import is_raw_huggingface
 from edgetext.distill.teachers import load_teacher
+from edgetext.distill.vocabulary import VOCABULARY_FILE
+from edgetext.distill.written import LONGEST, drawn_texts, write_texts
 from edgetext.errors import CheckpointError, ConfigError
 from edgetext.models.base import GeneratorModel
 from edgetext.models.ensemble import EnsembleGenerator
 from edgetext.training.data import open_stream
+from edgetext.training.processes import resolve_precision
 from edgetext.training.progress import TrainingProgress
+from edgetext_runtime.tokenizer import Tokenizer
+
+TEACHER_STREAMS = Path("data", "teacher")
+"""Where a run keeps its corpus in the ids of a teacher that hands over text alone."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,8 @@ class CacheReport:
     """Mean probability that the K tokens leave out."""
     hidden: tuple[int, ...]
     """Widths of the hidden states that were kept."""
+    written: int
+    """Tokens of the teacher's own text with targets; 0 without such."""
 
 
 def cache_targets(
@@ -51,6 +70,7 @@ def cache_targets(
     directory: Path,
     settings: CacheSettings,
     *,
+    written_tokens: int = 0,
     resume: bool = False,
     force: bool = False,
     say: Callable[[str], object] = lambda line: None,
@@ -58,9 +78,10 @@ def cache_targets(
 ) -> CacheReport:
     """Cache the targets of a teacher, or of the mean of several, for the training split of `run`.
 
-    `say` gets one line per event; `write`, if given, gets plain progress lines instead of a live bar. Raises
-    ConfigError or CheckpointError when teacher, run and directory do not go together, before anything is
-    written or deleted.
+    With `written_tokens` the teacher also writes so much text, which is cached with its targets: recipes that
+    use text of the teacher then work from the cache. `say` gets one line per event; `write`, if given, gets
+    plain progress lines instead of a live bar. Raises ConfigError or CheckpointError when teacher, run and
+    directory do not go together, before anything is written or deleted.
     """
     record = load_record(run)
     if record is None:
@@ -87,6 +108,32 @@ def cache_targets(
         f"targets: {len(models)} teacher{'s' if len(models) > 1 else ''}, {teacher.parameters_count():,} "
         f"parameters; {record.splits['train'].tokens - 1:,} positions"
     )
+    tokenizer = (run / TOKENIZER_FILE).read_bytes()
+    job = partial(_write_cache, teacher, settings=settings, tokenizer=tokenizer, write=write)
+    job(open_stream(run / "data" / "train.npy"), directory, origin=origin, resume=resume, force=force)
+    if written_tokens:
+        stream, inner = directory / WRITTEN_STREAM, directory / WRITTEN_DIRECTORY
+        if not stream.exists():
+            length = read_json(run / CONFIG_FILE).get("sequence_length") if is_run(run) else None
+            _write_text(teacher, stream, tokenizer, settings, written_tokens, length or 96, say)
+        origin = replace(origin, corpus=file_sha256(stream))
+        job(open_stream(stream), inner, origin=origin, resume=inner.exists(), force=False)
+    return report(TargetCache.open(directory))
+
+
+def _write_cache(
+    teacher: GeneratorModel,
+    stream: NDArray[np.unsignedinteger],
+    directory: Path,
+    *,
+    settings: CacheSettings,
+    origin: Origin,
+    tokenizer: bytes,
+    resume: bool,
+    force: bool,
+    write: Callable[[str], object] | None,
+) -> None:
+    """Fill one directory, with progress on the terminal."""
     bar: TrainingProgress | None = None
 
     def progress(done: int, total: int) -> None:
@@ -99,11 +146,11 @@ def cache_targets(
     try:
         write_cache(
             teacher,
-            open_stream(run / "data" / "train.npy"),
+            stream,
             directory,
             settings,
             origin=origin,
-            tokenizer=(run / TOKENIZER_FILE).read_bytes(),
+            tokenizer=tokenizer,
             resume=resume,
             force=force,
             progress=progress,
@@ -111,12 +158,33 @@ def cache_targets(
     finally:
         if bar is not None:
             bar.__exit__(None, None, None)
-    return report(TargetCache.open(directory))
+
+
+def _write_text(
+    teacher: GeneratorModel,
+    path: Path,
+    tokenizer: bytes,
+    settings: CacheSettings,
+    wanted: int,
+    length: int,
+    say: Callable[[str], object],
+) -> None:
+    """Let the teacher write text for the cache, in the arithmetic of its targets."""
+    device = next(teacher.parameters()).device
+    bf16 = resolve_precision(settings.precision, device) == "bf16"
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
+    longest = LONGEST * length
+    if teacher.config.context:
+        longest = min(longest, teacher.config.context - 1)
+    coder = Tokenizer.from_json(tokenizer)
+    texts = drawn_texts(teacher, coder, longest, 0, autocast)
+    write_texts(path, coder, texts, wanted, longest, settings.windows == "document", say)
 
 
 def report(cache: TargetCache) -> CacheReport:
     """Sum a cache up."""
     manifest = cache.manifest
+    written = cache.written.positions if cache.written is not None else 0
     return CacheReport(
         directory=str(cache.directory),
         positions=manifest.positions,
@@ -125,9 +193,10 @@ def report(cache: TargetCache) -> CacheReport:
         context=manifest.context,
         precision=manifest.precision,
         bytes=cache.size,
-        bytes_per_token=cache.size / manifest.positions,
+        bytes_per_token=cache.size / (manifest.positions + written),
         tail_mass=cache.tail_mass(),
         hidden=manifest.hidden,
+        written=written,
     )
 
 
@@ -144,19 +213,40 @@ def _device() -> torch.device:
 
 
 def _check_vocabulary(path: Path, model: GeneratorModel, vocab_size: int, tokenizer: str, run: Path) -> None:
-    """A teacher must speak in the token ids of the run."""
+    """A teacher, every model of it, must speak in the token ids of the run."""
     if model.config.vocab_size != vocab_size:
         raise ConfigError(
             f"{path} has {model.config.vocab_size} token ids, the tokenizer of {run} {vocab_size}; give "
             f"as --run a run that was made with this teacher or its tokenizer"
         )
-    if (path / CONFIG_FILE).is_file() and "model_type" in read_json(path / CONFIG_FILE):
-        return  # of Hugging Face: its own vocabulary was mapped when it was loaded
-    if hashlib.sha256(find_teachers(path)[1]).hexdigest() != tokenizer:
-        raise ConfigError(
-            f"{path} has another tokenizer than {run}; give as --run a run that was made with this teacher "
-            f"or its tokenizer"
+    places, own = find_teachers(path)
+    for place in places:
+        if is_raw_huggingface(place):
+            raise ConfigError(
+                f"{place} has token ids of its own; give the run that took it as its teacher, which holds it "
+                f"with a map to the ids of its tokenizer"
+            )
+        if (place.parent / TEACHER_STREAMS).exists():
+            raise ConfigError(
+                f"the teacher of {place.parent} has token ids of its own and hands over text alone; give a "
+                f"teacher that shares the run's tokenizer"
+            )
+        coded = _mapped_tokenizer(place) if (place / VOCABULARY_FILE).is_file() else own
+        if hashlib.sha256(coded).hexdigest() != tokenizer:
+            raise ConfigError(
+                f"{path} has another tokenizer than {run}; give as --run a run that was made with this "
+                f"teacher or its tokenizer"
+            )
+
+
+def _mapped_tokenizer(place: Path) -> bytes:
+    """tokenizer.json of the ids that a mapped model is read by: the run's, not one beside the model."""
+    path = place.parent / TOKENIZER_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{place} is read through a vocabulary map, but {path} is missing; give the run it comes from"
         )
+    return path.read_bytes()
 
 
 def _members(teacher: GeneratorModel) -> list[GeneratorModel]:

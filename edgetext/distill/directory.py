@@ -23,8 +23,6 @@ FLAGS = {
     "test_source": "test-corpus",
     "teachers": "teacher",
     "assistants": "assistant",
-    "phases": "recipe",
-    "name": "recipe",
 }
 """Options whose flag is not their own name."""
 
@@ -123,6 +121,8 @@ def _check_not_inside(config: DistillConfig, directory: Path) -> None:
     """Refuse to delete a run that the new one would be made from."""
     given = [("--teacher", teacher) for teacher in config.teachers]
     given += [("--corpus", config.corpus.source)]
+    held_out = (("--valid-corpus", config.corpus.valid_source), ("--test-corpus", config.corpus.test_source))
+    given += [(flag, source) for flag, source in held_out if source is not None]
     given += [("--cache", config.cache)] if config.cache else []
     for flag, value in given:
         source = Path(value)
@@ -136,13 +136,14 @@ def _check_same(old: dict[str, Any], config: DistillConfig, directory: Path) -> 
     """Name the first option in which a resumed run differs from what was started."""
     before = dict(_leaves(old))
     for name, value in _leaves(config.to_dict()):
-        option = name.rpartition(".")[2]
+        option = "recipe" if name.startswith("recipe.") else name.rpartition(".")[2]
         if option in FREE_TO_CHANGE or before.get(name) == value:
             continue
         flag = FLAGS.get(option, option).replace("_", "-")
+        was = "another recipe" if option == "recipe" else f"{before.get(name)!r}, not {value!r}"
         raise CheckpointError(
-            f"{directory} was started with --{flag} {before.get(name)!r}, not {value!r}; give the same "
-            f"options to go on, or start again with --force"
+            f"{directory} was started with --{flag} {was}; give the same options to go on, or start again "
+            f"with --force"
         )
 
 

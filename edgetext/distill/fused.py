@@ -1,7 +1,10 @@
-"""Soft targets in one pass: value and gradient together, a few rows at a time, so that they stay in cache.
+"""Soft targets in one pass: value and gradient together.
 
-Both functions give what the plain formulas in `losses` give (tests compare them); on a CPU they take about
-half the time, which is a good part of a step where the student is small and the vocabulary is not.
+Both functions give what the plain formulas in `losses` give (tests compare them). On a CPU they go through a
+few rows at a time, so that these stay in cache, and leave out those that do not count; they take about half
+the time, which is a good part of a step where the student is small and the vocabulary is not. On other
+devices all rows are one piece: many small kernels would take longer, and to count rows would wait for the
+device.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor
 
 ROWS = 32
-"""Rows at a time: at V = 8,192, a megabyte of float32."""
+"""Rows at a time on a CPU: at V = 8,192, a megabyte of float32. Elsewhere all rows are one piece."""
 FLOOR = -1e3
 """Stands for a log-probability of -inf: its exponential is zero, and zero times it is zero."""
 
@@ -32,8 +35,8 @@ class SoftTargetsLoss(torch.autograd.Function):
             slope = log_q.exp().sub_(p)
             kl = log_p.sub_(log_q).mul_(p).sum(-1)
             w = weight[rows]
-            total += (kl * w).sum()
-            gradient[rows] = slope.mul_(temperature * w[:, None]).to(gradient.dtype)
+            total += _weighted(kl, w).sum()
+            gradient[rows] = _weighted(slope, temperature * w[:, None]).to(gradient.dtype)
         ctx.save_for_backward(gradient)
         return total * temperature**2
 
@@ -65,10 +68,10 @@ class CoarseTargetsLoss(torch.autograd.Function):
             log_tail = tail.log().clamp_(min=FLOOR)
             kl = (p * (logs - torch.cat([log_named, log_tail], dim=-1))).sum(-1)
             w = weight[rows]
-            total += (kl * w).sum()
+            total += _weighted(kl, w).sum()
             share = p[:, -1:] / tail.clamp_min(torch.finfo(tail.dtype).tiny)
             slope.mul_(1 - share).scatter_(-1, named, q_named - p[:, :-1])
-            gradient[rows] = slope.mul_(temperature * w[:, None]).to(gradient.dtype)
+            gradient[rows] = _weighted(slope, temperature * w[:, None]).to(gradient.dtype)
         ctx.save_for_backward(gradient)
         return total * temperature**2
 
@@ -89,9 +92,17 @@ def row_weights(like: Tensor, mask: Tensor | None) -> Tensor:
     return weight / weight.sum().clamp_min(1)
 
 
-def _chunks(weight: Tensor) -> list[Tensor]:
-    """Numbers of the rows that count, `ROWS` at a time."""
+def _chunks(weight: Tensor) -> list[Tensor] | list[slice]:
+    """On a CPU the numbers of the rows that count, `ROWS` at a time; elsewhere all rows at once."""
+    if weight.device.type != "cpu":
+        return [slice(None)]
     return list(torch.split(weight.nonzero()[:, 0], ROWS))
+
+
+def _weighted(values: Tensor, weight: Tensor) -> Tensor:
+    """Multiply in place; where the weight is zero so is the result, even of a NaN (in padding)."""
+    values.mul_(weight)
+    return values if weight.device.type == "cpu" else values.masked_fill_(weight == 0, 0.0)
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from edgetext.distill.vocabulary import VocabularyMap
 
 
+_READ_TWICE = "the corpus is read twice here, which standard input cannot be; save it as a file (--corpus)"
+
+
 @dataclass(frozen=True)
 class Given:
     """What a run takes over from its given teachers or its cache."""
@@ -58,23 +61,39 @@ def read_given(config: DistillConfig) -> Given:
             f"compared; give teachers of one run, or one of them"
         )
     models = [model for places, _ in sources.values() for model in places]
-    return _shared(config, models, next(iter(sources.values()))[1])
+    tokenizer = next(iter(sources.values()))[1]
+    if not any(is_raw_huggingface(model) for model in models):
+        return _restricted(config, models, tokenizer)
+    if config.recipe.by_text_alone():
+        return _by_text(config, models[0])
+    return _shared(config, models)
 
 
-def _shared(config: DistillConfig, models: list[Path], tokenizer: bytes) -> Given:
-    """Share a tokenizer, restricted to what the corpus needs or --vocab-size allows."""
+def is_raw_huggingface(directory: Path) -> bool:
+    """Whether a directory is a Hugging Face model with its own ids, not one that a run has mapped already."""
+    from edgetext.distill.vocabulary import VOCABULARY_FILE
     from edgetext.models.huggingface import is_huggingface
 
-    if not any(is_huggingface(model) for model in models):
-        return _restricted(config, models, tokenizer)
+    return is_huggingface(directory) and not (directory / VOCABULARY_FILE).is_file()
+
+
+def _by_text(config: DistillConfig, model: Path) -> Given:
+    """A Hugging Face teacher that hands over text."""
+    if len(config.teachers) > 1:
+        raise ConfigError(
+            f"recipe {config.recipe.name!r} takes the text of one Hugging Face teacher; give one --teacher"
+        )
+    if config.finetune_steps and config.corpus.source == "-":
+        raise ConfigError(_READ_TWICE)
+    return Given(foreign=model)
+
+
+def _shared(config: DistillConfig, models: list[Path]) -> Given:
+    """Share a Hugging Face tokenizer, restricted to what the corpus needs or --vocab-size allows."""
     from edgetext.distill.vocabulary import share_vocabulary
 
-    if config.recipe.by_text_alone():
-        if len(models) > 1:
-            raise ConfigError("several Hugging Face teachers cannot write text together; give one --teacher")
-        return Given(foreign=models[0])
     maps: dict[str, VocabularyMap] = {}
-    data = tokenizer
+    data = b""
     for model in models:
         data, maps[str(model)] = share_vocabulary(model, _train_texts(config), config.vocab_size)
     return Given(data, maps)
@@ -82,12 +101,11 @@ def _shared(config: DistillConfig, models: list[Path], tokenizer: bytes) -> Give
 
 def _restricted(config: DistillConfig, models: list[Path], tokenizer: bytes) -> Given:
     """Cut an own tokenizer down to --vocab-size, if that is smaller."""
-    from edgetext.distill.vocabulary import VOCABULARY_FILE, VocabularyMap, restrict_tokenizer, token_counts
+    from edgetext.distill.vocabulary import VOCABULARY_FILE, restrict_tokenizer, token_counts
 
-    stored = {str(m): VocabularyMap.load(m) for m in models if (m / VOCABULARY_FILE).is_file()}
     if config.vocab_size is None or config.vocab_size >= Tokenizer.from_json(tokenizer).vocab_size:
-        return Given(tokenizer, stored)
-    if stored:
+        return Given(tokenizer)
+    if any((model / VOCABULARY_FILE).is_file() for model in models):
         raise ConfigError("--vocab-size cannot cut a vocabulary that was cut before; leave it out")
     counts = token_counts(tokenizer, _train_texts(config))
     data, mapped = restrict_tokenizer(tokenizer, config.vocab_size, counts)
@@ -97,7 +115,7 @@ def _restricted(config: DistillConfig, models: list[Path], tokenizer: bytes) -> 
 def _train_texts(config: DistillConfig) -> Iterator[str]:
     """The texts of the training split."""
     if config.corpus.source == "-":
-        raise ConfigError("the corpus is read twice here, which standard input cannot be; save it as a file")
+        raise ConfigError(_READ_TWICE)
     for split, text in labelled_documents(config.corpus):
         if split == "train":
             yield text

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edgetext.distill.recipe import LAYER_MAPS
 from edgetext.errors import ConfigError
 from edgetext.models.base import GeneratorModel
 
-STRATEGIES = ("uniform", "skip", "last", "final")
-"""Layer maps that `layer_map` knows."""
-
 
 def layer_map(student_layers: int, teacher_layers: int, strategy: str) -> tuple[tuple[int, int], ...]:
-    """Pairs (student layer, teacher layer) of hidden outputs to compare, for S and L layers, S ≤ L.
+    """Pairs (student layer, teacher layer) of hidden outputs to compare, for S and L layers.
+
+    A strategy is one of `LAYER_MAPS`; all but ``final`` need S ≤ L.
 
     - ``uniform``: every student layer i with teacher layer i·L/S, rounded; so the last with the last
       (TinyBERT, Jiao et al. 2020, §3).
@@ -28,20 +28,26 @@ def layer_map(student_layers: int, teacher_layers: int, strategy: str) -> tuple[
       patient knowledge distillation (Sun et al. 2019, §3.2), where the final layers answer to each other
       through the prediction loss alone.
     - ``final``: the last layers, whatever S and L (MiniLM, Wang et al. 2020).
+    - ``block``: layer by layer, S = L (MobileBERT, Sun et al. 2020).
 
     Raises ConfigError where there is no such map, naming what there is.
     """
     S, L = student_layers, teacher_layers
-    if strategy not in STRATEGIES:
-        raise ConfigError(f"layer map {strategy!r} is unknown; use one of {', '.join(STRATEGIES)}")
+    if strategy not in LAYER_MAPS:
+        raise ConfigError(f"layer map {strategy!r} is unknown; use one of {', '.join(LAYER_MAPS)}")
     if strategy == "final":
         return ((S, L),)
+    if strategy == "block" and S != L:
+        raise ConfigError(
+            f"the layer map 'block' goes block by block, and the student has {S} layers, the teacher {L}; "
+            f"give the student {L} (layers={L} in --student)"
+        )
     if S > L:
         raise ConfigError(
             f"the layer map {strategy!r} needs a student of at most as many layers as its teacher, not {S} "
             f"and {L}; use at most {L} layers (layers={L} in --student) or the layer map 'final'"
         )
-    if strategy == "uniform":
+    if strategy in ("uniform", "block"):
         return tuple((i, (2 * i * L + S) // (2 * S)) for i in range(1, S + 1))
     if S < 2:
         raise ConfigError(
@@ -85,8 +91,19 @@ class Projections(nn.Module):
 
 _LAYER = re.compile(r"^(blocks\.|lstm\.\w+_l)(\d+)(?=\.|$)")
 """Where the names of a generator's weights carry the number of their layer."""
-_SHARED = ("kind", "heads", "kv_heads", "rope_theta")
-"""What must agree for weights to mean the same, beyond their shapes."""
+COPIED_SHAPE = (
+    "kind",
+    "embedding",
+    "hidden",
+    "heads",
+    "kv_heads",
+    "ffn",
+    "bottleneck",
+    "rope_theta",
+    "tied",
+    "vocab_size",
+)
+"""Fields of `ModelConfig` in which a student must equal the teacher that its layers are copied from."""
 
 
 def copied_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
@@ -112,20 +129,15 @@ def copy_layers(student: GeneratorModel, teacher: GeneratorModel) -> list[str]:
 
     Layers as `copied_layers` says; embedding, output layer and whatever else belongs to no layer as they are.
     Returns the names of the student's weights that were set, which are all of them. Raises ConfigError, with
-    nothing changed, unless everything fits; it names the first weight that does not.
+    nothing changed, unless everything fits; it names the first of `COPIED_SHAPE`, or weight, that does not.
     """
     ours, theirs = student.config, teacher.config
-    for name in _SHARED:
+    for name in COPIED_SHAPE:
         if getattr(ours, name) != getattr(theirs, name):
             raise ConfigError(
                 f"layers can only be copied between models alike: {name} is {getattr(ours, name)} in the "
                 f"student and {getattr(theirs, name)} in the teacher; change --student"
             )
-    if ours.tied and not theirs.tied:
-        raise ConfigError(
-            "the teacher's embedding and output layer are two matrices, the student's are one; "
-            "give the student two (tied=false in --student)"
-        )
     source = copied_layers(ours.layers, theirs.layers)
     available = teacher.state_dict()
     chosen: dict[str, Tensor] = {}

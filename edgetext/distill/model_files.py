@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
-from edgetext.checkpoint import CONFIG_FILE, MODEL_FILE, load_model, read_json
+from edgetext.checkpoint import CONFIG_FILE, MODEL_FILE, PARTIAL, load_model, read_json
 from edgetext.distill.directory import file_sha256
 from edgetext.distill.vocabulary import VOCABULARY_FILE, load_restricted
 from edgetext.models.base import GeneratorModel
@@ -15,7 +16,7 @@ from edgetext.models.huggingface import huggingface_sha256, is_huggingface, load
 
 def load_any(directory: Path) -> GeneratorModel:
     """Read a model directory of any make; in evaluation mode, on the CPU. Raises CheckpointError."""
-    if (directory / VOCABULARY_FILE).is_file():
+    if is_mapped(directory):
         return load_restricted(directory).eval()
     if is_huggingface(directory):
         return load_huggingface(directory).eval()
@@ -25,6 +26,20 @@ def load_any(directory: Path) -> GeneratorModel:
 def is_finished_model(directory: Path) -> bool:
     """Whether a directory holds a whole model."""
     return (directory / MODEL_FILE).is_file() or is_huggingface(directory)
+
+
+def is_mapped(directory: Path) -> bool:
+    """Whether a model is read through a vocabulary map."""
+    return (directory / VOCABULARY_FILE).is_file()
+
+
+def save_whole(model: GeneratorModel, directory: Path) -> None:
+    """Write a model directory that appears when all of it is there; what was there before is replaced."""
+    draft = directory.with_name(f".{directory.name}{PARTIAL}")
+    for place in (draft, directory):
+        shutil.rmtree(place, ignore_errors=True)
+    model.save(draft)
+    draft.replace(directory)
 
 
 def model_fingerprint(directory: Path) -> str:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edgetext.distill import losses
-from edgetext.distill.matching import Projections, layer_map
-from edgetext.distill.recipe import ATTENTION, DENSE, HIDDEN, PREDICTION, Phase, Recipe, Term
+from edgetext.distill.matching import COPIED_SHAPE, Projections, layer_map
+from edgetext.distill.recipe import ATTENTION, DENSE, HIDDEN, Phase, Recipe, Term
 from edgetext.distill.recipes import RECIPES
 from edgetext.distill.targets import TeacherOutput
 from edgetext.errors import ConfigError
@@ -25,15 +25,20 @@ class TeacherView(NamedTuple):
     """What of a teacher a recipe can reach."""
 
     config: ModelConfig
-    """Its shape."""
+    """Its shape; of an ensemble its first member's."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of its members, if it is an ensemble."""
+    own: bool = True
+    """Whether it is one model of edgetext's own kinds, whole and in memory: its attention can be had and its
+    layers can be copied."""
     hidden: bool = True
     """Whether its layer outputs can be had (not of an ensemble; of a cache only with --hidden)."""
-    attention: bool = True
-    """Whether its attention can be had (of an own Transformer in memory)."""
     dense: bool = True
     """Whether it gives whole distributions (a cache gives the k likeliest)."""
     writes: bool = True
     """Whether it is in memory to score and write any text (a cache is not)."""
+    written: bool = False
+    """Whether a cache holds text that it wrote."""
 
 
 def check_recipe(recipe: Recipe, student: ModelConfig, teacher: TeacherView | None) -> None:
@@ -59,20 +64,18 @@ def _obstacle(recipe: Recipe, student: ModelConfig, teacher: TeacherView | None)
     names = recipe.losses()
     if recipe.student not in (None, student.kind):
         return f"its student is a {recipe.student}, not a {student.kind} (--student)"
-    if recipe.teacher not in (None, teacher.config.kind):
-        return f"its teacher is a {recipe.teacher}, not a {teacher.config.kind} (--teacher)"
+    others = [kind for kind in teacher.kinds or (teacher.config.kind,) if kind != recipe.teacher]
+    if recipe.teacher is not None and others:
+        return f"its teacher is a {recipe.teacher}, not a {others[0]} (--teacher)"
     if names & set(HIDDEN) and not teacher.hidden:
         return "it compares layers, which an ensemble has not, and a cache only if made with --hidden"
     if names & set(ATTENTION):
         reason = _attention_obstacle(student, teacher)
         if reason is not None:
             return reason
-    if names & DENSE and not teacher.dense:
-        return "it needs the teacher's whole distribution, and a cache holds the likeliest tokens only"
-    if not teacher.writes and any(p.teacher_text or p.student_text for p in recipe.phases):
-        return (
-            "it scores or uses text beyond the corpus, which a cache does not hold (give --teacher instead)"
-        )
+    reason = _text_obstacle(recipe, teacher)
+    if reason is not None:
+        return reason
     try:
         matched_pairs(recipe, student, teacher.config)
         attended_pairs(recipe, student, teacher.config)
@@ -83,12 +86,23 @@ def _obstacle(recipe: Recipe, student: ModelConfig, teacher: TeacherView | None)
     return None
 
 
+def _text_obstacle(recipe: Recipe, teacher: TeacherView) -> str | None:
+    """Why a teacher cannot give what a recipe wants of its distributions and texts, or None."""
+    if recipe.losses() & DENSE and not teacher.dense:
+        return "it needs the teacher's whole distribution, and a cache holds the likeliest tokens only"
+    if not teacher.writes and any(phase.student_text for phase in recipe.phases):
+        return "it scores the student's own text, which a cache does not hold (--teacher instead)"
+    if not (teacher.writes or teacher.written) and recipe.teacher_writes():
+        return "it uses text of the teacher, which this cache does not hold (cache-targets --written-tokens)"
+    return None
+
+
 def _attention_obstacle(student: ModelConfig, teacher: TeacherView) -> str | None:
     """Why attention cannot be compared, or None."""
     for side, kind in (("student", student.kind), ("teacher", teacher.config.kind)):
         if kind != "transformer":
             return f"it compares attention, and the {side} is an {kind}, which has none"
-    if not teacher.attention:
+    if not teacher.own:
         return "it compares attention, which only one own Transformer in memory shows"
     if student.heads != teacher.config.heads:
         return (
@@ -101,21 +115,9 @@ def _attention_obstacle(student: ModelConfig, teacher: TeacherView) -> str | Non
 def _copy_obstacle(student: ModelConfig, teacher: TeacherView) -> str | None:
     """Why layers cannot be copied, or None."""
     ours, theirs = student, teacher.config
-    if not teacher.attention and theirs.kind == "transformer":
-        return "it copies layers, which only a teacher of edgetext's own kinds allows"
-    same = (
-        "kind",
-        "embedding",
-        "hidden",
-        "heads",
-        "kv_heads",
-        "ffn",
-        "bottleneck",
-        "rope_theta",
-        "tied",
-        "vocab_size",
-    )
-    differ = [name for name in same if getattr(ours, name) != getattr(theirs, name)]
+    if not teacher.own:
+        return "it copies layers, which takes one teacher of edgetext's own kinds in memory"
+    differ = [name for name in COPIED_SHAPE if getattr(ours, name) != getattr(theirs, name)]
     if differ:
         wanted = ",".join(f"{name}={getattr(theirs, name)}" for name in differ if name != "vocab_size")
         return (
@@ -129,13 +131,7 @@ def layer_pairs(term: Term, student: ModelConfig, teacher: ModelConfig) -> tuple
     """Pairs of hidden outputs that a layer term compares. Raises ConfigError if its map is impossible."""
     if term.loss == "embedding":
         return ((0, 0),)
-    if term.layers == "block" and student.layers != teacher.layers:
-        raise ConfigError(
-            f"{term.loss} goes block by block, and the student has {student.layers} layers, the teacher "
-            f"{teacher.layers} (layers={teacher.layers} in --student)"
-        )
-    strategy = "uniform" if term.layers == "block" else term.layers
-    return layer_map(student.layers, teacher.layers, strategy)
+    return layer_map(student.layers, teacher.layers, term.layers)
 
 
 def matched_pairs(recipe: Recipe, student: ModelConfig, teacher: ModelConfig) -> tuple[Pair, ...]:
@@ -201,8 +197,7 @@ class Objective:
         """Weighted sum of a phase's terms, and each of them detached; means over real tokens.
 
         `student` comes from `learner`; `through` says how far the phase is; on the student's own text
-        (`own_text`) there are no hard targets. Hidden outputs without a say in this phase enter with weight
-        zero, so that every parameter has a gradient in every step (distributed training needs that).
+        (`own_text`) there are no hard targets.
         """
         total = student.logits.new_zeros((), dtype=torch.float32)
         figures: dict[str, Tensor] = {}
@@ -215,10 +210,6 @@ class Objective:
                 value = prediction_loss(term, student.logits, teacher, targets, mask)
             total = total + term.weight * value
             figures[term.loss] = value.detach()
-        if self.pairs and (phase.progressive or not phase.losses() & set(HIDDEN)):
-            total = total + 0.0 * sum(hidden.float().mean() for hidden in student.hidden)
-        if phase.losses().isdisjoint(PREDICTION):
-            total = total + 0.0 * student.logits.float().mean()
         return total, figures
 
     def _layers(

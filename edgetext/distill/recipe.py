@@ -6,6 +6,7 @@ No torch here.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -64,9 +65,9 @@ class Term:
             raise ConfigError(f"loss {self.loss!r} is unknown; use one of {', '.join(LOSSES)}")
         if self.layers not in LAYER_MAPS:
             raise ConfigError(f"layer map {self.layers!r} is unknown; use one of {', '.join(LAYER_MAPS)}")
-        if not self.weight >= 0:
+        if not (self.weight >= 0 and math.isfinite(self.weight)):
             raise ConfigError(f"the weight of {self.loss} is {self.weight}; it must be at least 0")
-        if not self.temperature > 0:
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise ConfigError(f"--temperature is {self.temperature}; it must be positive")
         if not 0 < self.beta < 1 or not 0 < self.alpha < 1:
             raise ConfigError(f"beta and alpha of {self.loss} must be in (0, 1): {self.beta}, {self.alpha}")
@@ -93,14 +94,16 @@ class Phase:
         names = [term.loss for term in self.terms]
         if len(set(names)) < len(names):
             raise ConfigError(f"a phase has a loss twice: {', '.join(names)}")
-        if not self.share > 0:
+        if not (self.share > 0 and math.isfinite(self.share)):
             raise ConfigError(f"the share of a phase is {self.share}; it must be positive")
         if min(self.teacher_text, self.student_text) < 0 or self.teacher_text + self.student_text > 1:
             raise ConfigError(
                 f"teacher_text {self.teacher_text} and student_text {self.student_text} are shares of the "
                 f"steps; together they can be 1 at most"
             )
-        if self.student_text == 1 and set(names) == {"hard"}:
+        if not self.losses():
+            raise ConfigError("all terms of a phase have weight 0; give one of them a weight")
+        if self.student_text > 0 and self.losses() == {"hard"}:
             raise ConfigError("hard targets cannot be taken from the student's own text; add a soft loss")
 
     def losses(self) -> set[str]:
@@ -163,11 +166,16 @@ class Recipe:
         return self.phases[-1], 1.0
 
     def anchor(self) -> Recipe:
-        """Return what keeps a finished student where it is: the last phase's predictions, on the corpus."""
+        """Return what keeps a finished student where it is: the last phase's predictions, on its texts."""
         last = self.phases[-1]
         terms = tuple(term for term in last.terms if term.loss in PREDICTION)
-        phase = Phase(terms or (Term("soft"),))
+        phase = replace(last, terms=terms or (Term("soft"),), share=1.0, progressive=False)
         return replace(self, phases=(phase,), initialise="fresh", student=None, teacher=None)
+
+    def settled_from(self, steps: int) -> int:
+        """Step (from 0) at which the last phase begins: what a student predicts before is not yet its own."""
+        total = sum(phase.share for phase in self.phases)
+        return math.ceil(steps * (1 - self.phases[-1].share / total))
 
     def with_soft(self, temperature: float | None, soft_weight: float | None) -> Recipe:
         """Return the recipe with another temperature, or another balance of ``soft`` and ``hard``.

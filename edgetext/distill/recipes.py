@@ -59,14 +59,14 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             "distilbert",
-            "soft and hard targets and the angle of the layers; layers start as the teacher's",
+            "soft and hard targets, the angle of the last layers; layers start as copies",
             "Sanh et al. 2019",
             (
                 Phase(
                     (
                         Term("hard", 0.25),
                         Term("soft", 0.625, temperature=2.0),
-                        Term("cosine", 0.125),
+                        Term("cosine", 0.125, layers="final"),
                     )
                 ),
             ),
@@ -86,7 +86,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             "mobilebert",
             "a bottleneck student: block after block, then predictions",
-            "Sun et al. 2020",
+            "Sun et al. 2020 (the lower layers go on learning)",
             (
                 Phase(
                     (Term("hidden", layers="block"), Term("attention-kl", layers="block")), progressive=True
@@ -107,7 +107,7 @@ RECIPES: dict[str, Recipe] = {
         _simple(
             "sequence-level",
             "text that the teacher wrote, as if it were the corpus; needs no common vocabulary",
-            "Kim & Rush 2016",
+            "Kim & Rush 2016 (sampled at temperature 1, where a translator searches)",
             Term("hard"),
             teacher_text=1.0,
         ),
@@ -154,15 +154,25 @@ def _build(cls: type, values: dict[str, Any], what: str) -> Any:
 
 
 def _phase(values: dict[str, Any]) -> Phase:
-    """Build a phase, with the terms of the recipes it includes before its own."""
+    """Build a phase, with the terms and texts of the recipes it includes before its own."""
     terms: dict[str, Term] = {}
     for name in values.pop("include", ()):
-        terms |= {term.loss: term for term in named(name).phases[-1].terms}
+        recipe = named(name)
+        if len(recipe.phases) > 1:
+            raise ConfigError(
+                f"recipe {name!r} has several phases, so none of them can include it; start from "
+                f"`edgetext recipes {name} --toml`"
+            )
+        phase = recipe.phases[0]
+        terms |= {term.loss: term for term in phase.terms}
+        for text in ("teacher_text", "student_text"):
+            if getattr(phase, text):
+                values.setdefault(text, getattr(phase, text))
     for term in values.pop("terms", ()):
         built = _build(Term, dict(term), "a term")
         terms[built.loss] = built
-    phase: Phase = _build(Phase, {**values, "terms": tuple(terms.values())}, "a phase")
-    return phase
+    result: Phase = _build(Phase, {**values, "terms": tuple(terms.values())}, "a phase")
+    return result
 
 
 def read_recipe(text: str) -> Recipe:

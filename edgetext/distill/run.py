@@ -16,8 +16,9 @@ from edgetext.corpus.sources import source_kind
 from edgetext.distill.directory import discard_empty_run, file_sha256, open_run, stage_names
 from edgetext.distill.given import check_context, read_given
 from edgetext.distill.matching import copy_layers
-from edgetext.distill.objective import check_recipe
-from edgetext.distill.teachers import Teacher, expected_view, prepare_teacher, view_of
+from edgetext.distill.objective import TeacherView, check_recipe
+from edgetext.distill.recipe import Recipe
+from edgetext.distill.teachers import Teacher, expected_view, prepare_teacher
 from edgetext.distill.workspace import Workspace
 from edgetext.distill.written import written_stream
 from edgetext.errors import ConfigError, EdgetextError
@@ -28,6 +29,7 @@ from edgetext.evaluate.summary import EVALUATION_TOKENS, summarise
 from edgetext.models import ModelConfig
 from edgetext.models.base import GeneratorModel
 from edgetext.models.presets import resolve_model
+from edgetext.training.data import Sampler
 from edgetext.training.loop import step_seed
 from edgetext.training.processes import by_main, open_accelerator
 from edgetext.training.quantized import QuantizedGenerator
@@ -75,6 +77,8 @@ def distill(
     if choose is not None:
         work.config = config = replace(config, student=_chosen(work, choose))
     shape = resolve_model(config.student, work.vocab_size)
+    if choose is not None:
+        _check_chosen(config, shape)
     teacher = prepare_teacher(work, given)
     for name, text in zip(stage_names("assistant", len(config.assistants)), config.assistants, strict=True):
         teacher = _assistant(work, name, resolve_model(text, work.vocab_size), teacher)
@@ -115,9 +119,20 @@ def _chosen(work: Workspace, choose: Callable[[int, bytes], dict[str, Any]]) -> 
     return str(choice["spec"])
 
 
+def _check_chosen(config: DistillConfig, shape: ModelConfig) -> None:
+    """Refuse a recipe that cannot work with the shape that the budget chose."""
+    view = expected_view(config, shape.vocab_size)
+    for text in config.assistants:
+        view = TeacherView(resolve_model(text, shape.vocab_size))
+    check_recipe(config.recipe, shape, view)
+
+
 def _check_inputs(config: DistillConfig) -> None:
     """Refuse what cannot work before anything is written or deleted."""
     kind = source_kind(config.corpus)
+    for source in (config.corpus.valid_source, config.corpus.test_source):
+        if source is not None:
+            source_kind(replace(config.corpus, source=source, valid_source=None, test_source=None))
     if config.corpus.column is not None and kind in PLAIN_TEXT:
         raise ConfigError(
             f"--column goes with tables, but {config.corpus.source} is plain text; leave it out"
@@ -138,10 +153,12 @@ def _check_inputs(config: DistillConfig) -> None:
     if config.assistants and not config.teachers:
         raise ConfigError("--assistant learns from a teacher in memory; give --teacher as well")
     view = expected_view(config, ANY_VOCABULARY)
-    for text in (*config.assistants, config.student):  # every link of the chain
-        shape = resolve_model(text, ANY_VOCABULARY)
+    chosen_later = config.budget_mb is not None or config.budget_ms is not None
+    links = (*config.assistants, *(() if chosen_later else (config.student,)))
+    for text in links:
+        shape = resolve_model(text, view.config.vocab_size if view else ANY_VOCABULARY)
         check_recipe(config.recipe, shape, view)
-        view = view_of(shape)
+        view = TeacherView(shape)
 
 
 def _assistant(work: Workspace, name: str, shape: ModelConfig, teacher: Teacher | None) -> Teacher:
@@ -171,14 +188,19 @@ def _distilled(
         student = work.fresh("student" if name == "distilled" else name, shape)
         if recipe.initialise == "copy" and teacher is not None and teacher.model is not None:
             copy_layers(student, teacher.model)
-        written = None
-        if recipe.teacher_writes() and teacher is not None and teacher.model is not None:
-            written = work.sampler(written_stream(work, teacher))
+        written = _written(work, name, recipe, teacher)
         stage = "distil" if name == "distilled" else name
         return work.task(stage, student, recipe, config.distill_steps, config.student_rate, teacher, written)
 
     model, record = work.stage(name, config.distill_steps, settings, build)
     return model, record["fingerprint"]
+
+
+def _written(work: Workspace, name: str, recipe: Recipe, teacher: Teacher | None) -> Sampler | None:
+    """Rows of the text that the teacher wrote for a stage, if the recipe uses such."""
+    if teacher is None or not recipe.teacher_writes():
+        return None
+    return work.sampler(written_stream(work, name, teacher))
 
 
 def _refined(
@@ -193,7 +215,9 @@ def _refined(
 
     def build() -> RefineTask:
         start = load_model(work.directory / "distilled")
-        anchor = work.task("anchor", start, recipe, config.refine_steps, config.refine_rate, teacher)
+        written = _written(work, "distilled", recipe, teacher)
+        steps, rate = config.refine_steps, config.refine_rate
+        anchor = work.task("anchor", start, recipe, steps, rate, teacher, written)
         torch.manual_seed(step_seed(config.seed, "discriminator-initialisation", 0))
         return RefineTask(anchor, config.refine, config.refine_steps, referee, config.seed + 1000)
 
@@ -238,6 +262,7 @@ def _quantized(
             config.quantized_steps,
             config.quantized_rate,
             teacher if recipe.needs_teacher() else None,
+            _written(work, "distilled", recipe, teacher),
             module=QuantizedGenerator(model),
         )
 

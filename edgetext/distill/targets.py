@@ -76,8 +76,9 @@ class LiveTargets:
 class CachedTargets:
     """Targets from disk: no teacher in memory, but only for the text that was cached."""
 
-    def __init__(self, cache: TargetCache) -> None:
-        self.cache = cache
+    def __init__(self, cache: TargetCache, hidden: bool = False) -> None:
+        """`hidden` says whether layer outputs are wanted as well."""
+        self.cache, self.hidden = cache, hidden
 
     def __call__(self, batch: Batch, *, internals: bool) -> TeacherOutput:
         """Look the rows up by their place in the stream."""
@@ -85,7 +86,7 @@ class CachedTargets:
         starts = batch.starts.cpu()
         sparse = SparseTargets(*(tensor.to(device) for tensor in self.cache.lookup(starts, T)))
         hidden: tuple[Tensor, ...] = ()
-        if self.cache.has_hidden:
+        if self.hidden:
             hidden = tuple(layer.to(device) for layer in self.cache.lookup_hidden(starts, T))
         return TeacherOutput(None, sparse, hidden)
 

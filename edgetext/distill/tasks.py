@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from edgetext.models.config import ModelConfig
 from edgetext.training.data import Batch, Sampler
 from edgetext.training.loop import Turn
 from edgetext.training.settings import OptimizerSettings
+
+Source = Literal["corpus", "teacher", "student"]
+"""Who wrote the text of a step."""
 
 
 class DistillTask:
@@ -37,6 +41,7 @@ class DistillTask:
         targets: Targets | None = None,
         teacher: ModelConfig | None = None,
         written: Sampler | None = None,
+        written_targets: Targets | None = None,
         module: GeneratorModel | None = None,
         seed: int = 0,
     ) -> None:
@@ -54,18 +59,21 @@ class DistillTask:
             targets: the teacher's view of a batch; None if the recipe needs none.
             teacher: the teacher's shape.
             written: rows of text that the teacher wrote, if the recipe uses such.
+            written_targets: the teacher's view of those rows, where `targets` cannot give it (a cache).
             module: what runs in place of the student and shares its weights (quantised arithmetic).
             seed: chooses which steps use which text.
         """
         self.name, self.model, self.recipe, self.steps = name, model, recipe, steps
         self.sampler, self.validation, self.parts, self.seed = sampler, validation, parts, seed
         self.targets, self.written = targets, written
+        self.written_targets = written_targets or targets
         self.objective = Objective(recipe, model.config, teacher)
         self.generator: nn.Module = self.objective.learner(module or model)
         self.players: Mapping[str, nn.Module] = {"generator": self.generator}
         self.optimizers = {"generator": optimizer}
         self.device = torch.device("cpu")
         self.frozen = {"teacher": targets.teacher} if isinstance(targets, LiveTargets) else {}
+        self.settled_from = recipe.settled_from(steps)
         self.shardable = not recipe.needs_teacher()  # a teacher in the making
 
     def prepare(self, players: Mapping[str, nn.Module], device: torch.device) -> None:
@@ -85,12 +93,14 @@ class DistillTask:
     def loss(self, step: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The recipe's loss on one part of a step."""
         phase, through = self.recipe.phase_at(step, self.steps)
-        batch, own_text = self._text(phase, step, part)
+        batch, source = self._text(phase, step, part)
+        own_text = source == "student"
         losses = phase.losses() - ({"hard"} if own_text else set())
         internals = bool(losses & set(ATTENTION))
         teacher = TeacherOutput()
-        if self.targets is not None and losses - {"hard"}:
-            teacher = self.targets(batch, internals=internals)
+        targets = self.written_targets if source == "teacher" else self.targets
+        if targets is not None and losses - {"hard"}:
+            teacher = targets(batch, internals=internals)
         inputs = batch.tokens[:, :-1]
         student = self.generator(inputs, internals=True) if internals else self.generator(inputs)
         loss, figures = self.objective.loss(
@@ -98,15 +108,15 @@ class DistillTask:
         )
         return loss * batch.weight, {name: value * batch.weight for name, value in figures.items()}
 
-    def _text(self, phase: Phase, step: int, part: int) -> tuple[Batch, bool]:
-        """The text of a step, and whether the student wrote it; which, is a function of seed and step."""
+    def _text(self, phase: Phase, step: int, part: int) -> tuple[Batch, Source]:
+        """The text of a step, and who wrote it; which, is a function of seed and step."""
         draw = np.random.default_rng([self.seed, step, 1]).random()
         if draw < phase.student_text:
             batch = self.batch(step, part)
-            return continued(self.model, batch, self.sampler.by_document), True
+            return continued(self.model, batch, self.sampler.by_document), "student"
         if draw < phase.student_text + phase.teacher_text and self.written is not None:
-            return self.written.batch(step, part, self.parts).to(self.device), False
-        return self.batch(step, part), False
+            return self.written.batch(step, part, self.parts).to(self.device), "teacher"
+        return self.batch(step, part), "corpus"
 
     def tokens(self) -> int:
         """Target tokens per step."""
@@ -129,9 +139,10 @@ class DistillTask:
 def continued(model: GeneratorModel, batch: Batch, by_document: bool, eos_id: int = 0) -> Batch:
     """Replace the end of every row of a batch by the student's own continuation at temperature 1.
 
-    Half of the positions of the batch's width are kept, counted from the start and at least one (the first
-    token of a document is its boundary). `by_document` rows end with the first boundary the student writes.
-    Uses torch's random state.
+    How many tokens are kept is drawn from 1 to half of the batch's width (the first token of a document is
+    its boundary); only what the student wrote counts. `by_document` rows end with the first boundary in them.
+    The weight is changed so that a step's losses add up to the same whatever its parts. Uses torch's random
+    state.
     """
     was_training = model.training
     model.eval()
@@ -154,4 +165,6 @@ def continued(model: GeneratorModel, batch: Batch, by_document: bool, eos_id: in
     if by_document:
         ended = (whole[:, 1:] == eos_id).cumsum(1)
         mask = (ended == 0) | ((ended == 1) & (whole[:, 1:] == eos_id))
-    return Batch(whole, mask, batch.starts, 1.0)
+    mask[:, : kept - 1] = False
+    weight = batch.weight * float(mask.sum()) / float(batch.mask.sum())
+    return Batch(whole, mask, batch.starts, weight)

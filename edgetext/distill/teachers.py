@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetext.checkpoint import PARTIAL
 from edgetext.config import DistillConfig
 from edgetext.corpus.split import labelled_documents
 from edgetext.distill.directory import find_teachers, stage_names
 from edgetext.distill.given import Given, check_context, open_cache
-from edgetext.distill.model_files import is_finished_model, load_any, model_fingerprint, shape_of
+from edgetext.distill.model_files import (
+    is_finished_model,
+    is_mapped,
+    load_any,
+    model_fingerprint,
+    save_whole,
+    shape_of,
+)
 from edgetext.distill.objective import TeacherView
+from edgetext.distill.recipe import HIDDEN, Recipe
 from edgetext.distill.recipes import RECIPES
 from edgetext.distill.targets import CachedTargets, LiveTargets, Targets
 from edgetext.distill.vocabulary import RestrictedGenerator, VocabularyMap
 from edgetext.errors import ConfigError
 from edgetext.models.base import GeneratorModel
-from edgetext.models.config import ModelConfig
 from edgetext.models.ensemble import EnsembleGenerator
 from edgetext.models.huggingface import is_huggingface
 from edgetext.models.lstm import LSTMGenerator
@@ -28,6 +37,9 @@ from edgetext.models.presets import resolve_model
 from edgetext.models.transformer import TransformerGenerator
 from edgetext.training.data import open_stream
 from edgetext.training.processes import by_main
+
+VALIDATION_TOKENS = 16_384
+"""Most tokens of the validation split that are read at every validation."""
 
 if TYPE_CHECKING:
     from edgetext.distill.cache import TargetCache
@@ -51,10 +63,16 @@ class Teacher:
     codec: TeacherText | None = None
     """Its own ids, if it hands over text alone."""
 
-    def targets(self) -> Targets:
-        """Return the source of targets."""
+    def written_targets(self, recipe: Recipe) -> Targets | None:
+        """Return the targets of text it wrote, if they are others: a cache's."""
+        if self.cache is None or self.cache.written is None or not recipe.teacher_writes():
+            return None
+        return CachedTargets(self.cache.written, hidden=bool(recipe.losses() & set(HIDDEN)))
+
+    def targets(self, recipe: Recipe) -> Targets:
+        """Return the source of targets for a recipe."""
         if self.cache is not None:
-            return CachedTargets(self.cache)
+            return CachedTargets(self.cache, hidden=bool(recipe.losses() & set(HIDDEN)))
         if self.model is None:
             raise ConfigError("a teacher needs a model or a cache (--teacher, --cache)")
         return LiveTargets(self.model)
@@ -65,14 +83,10 @@ class Teacher:
         mark = hashlib.sha256("/".join(fingerprints).encode()).hexdigest()
         if len(models) == 1:
             own = isinstance(models[0], LSTMGenerator | TransformerGenerator)
-            return cls(view_of(models[0].config, own), fingerprints[0], models[0])
+            return cls(TeacherView(models[0].config, own=own), fingerprints[0], models[0])
         ensemble = EnsembleGenerator(models)
-        return cls(TeacherView(ensemble.config, hidden=False, attention=False), mark, ensemble)
-
-
-def view_of(config: ModelConfig, own: bool = True) -> TeacherView:
-    """What a recipe can reach of one model in memory, of edgetext's `own` make or not."""
-    return TeacherView(config, attention=own and config.kind == "transformer")
+        kinds = tuple(model.config.kind for model in models)
+        return cls(TeacherView(ensemble.config, kinds, own=False, hidden=False), mark, ensemble)
 
 
 def load_teacher(path: Path) -> GeneratorModel:
@@ -93,20 +107,16 @@ def expected_view(config: DistillConfig, vocab_size: int) -> TeacherView | None:
         return _cache_view(open_cache(config))
     if not config.teachers:
         return None
-    shapes = [shape for text in config.teachers for shape in _shapes(text, vocab_size)]
+    sources = _sources(config)
+    shapes = [shape_of(s) if isinstance(s, Path) else resolve_model(s, vocab_size) for s in sources]
     for shape in shapes:
         check_context(shape, "--teacher", config)
-    if len(shapes) == 1:
-        return view_of(shapes[0], not is_huggingface(Path(config.teachers[0])))
-    return TeacherView(shapes[0], hidden=False, attention=False)
-
-
-def _shapes(text: str, vocab_size: int) -> list[ModelConfig]:
-    """Shapes that a --teacher stands for."""
-    path = Path(text)
-    if not path.is_dir():
-        return [resolve_model(text, vocab_size)]
-    return [shape_of(place) for place in find_teachers(path)[0]]
+    if len(shapes) > 1:
+        return TeacherView(shapes[0], tuple(shape.kind for shape in shapes), own=False, hidden=False)
+    cut = config.vocab_size is not None and config.vocab_size < shapes[0].vocab_size
+    source = sources[0]
+    own = isinstance(source, str) or not (cut or is_huggingface(source) or is_mapped(source))
+    return TeacherView(shapes[0], own=own)
 
 
 def prepare_teacher(work: Workspace, given: Given) -> Teacher | None:
@@ -178,11 +188,11 @@ def _given(
             f"{vocabulary.coverage:.1%} of the corpus"
         )
     if config.finetune_steps:
-        return _finetuned(work, name, source, read, work.task)
+        return _finetuned(work, name, source, vocabulary, read, work.task)
 
     def take() -> None:
         if not is_finished_model(directory):
-            read().save(directory)
+            save_whole(read(), directory)
 
     by_main(work.accelerator, take)
     model = load_any(directory)
@@ -199,6 +209,7 @@ def _finetuned(
     work: Workspace,
     name: str,
     source: Path,
+    vocabulary: VocabularyMap | None,
     read: Callable[[], GeneratorModel],
     task: Callable[..., DistillTask],
 ) -> tuple[GeneratorModel, str]:
@@ -208,7 +219,11 @@ def _finetuned(
     model, record = work.stage(
         name,
         steps,
-        {"start": model_fingerprint(source), "rate": rate},
+        {
+            "start": model_fingerprint(source),
+            "vocabulary": None if vocabulary is None else asdict(vocabulary),
+            "rate": rate,
+        },
         lambda: task(name, read(), RECIPES["no-teacher"], steps, rate),
     )
     return model, record["fingerprint"]
@@ -231,17 +246,29 @@ def _foreign(work: Workspace, source: Path) -> Teacher:
         folder = work.directory / "data" / "teacher"
 
         def write() -> None:
-            if not (folder / "test.npy").exists():
-                write_teacher_streams(folder, labelled_documents(work.config.corpus), codec)
+            if folder.exists():
+                return
+            partial_folder = folder.with_name(f".{folder.name}{PARTIAL}")
+            shutil.rmtree(partial_folder, ignore_errors=True)
+            write_teacher_streams(partial_folder, labelled_documents(work.config.corpus), codec)
+            partial_folder.replace(folder)
 
         by_main(work.accelerator, write)
         train, valid = (open_stream(folder / f"{split}.npy") for split in ("train", "valid"))
-        task = partial(work.task, sampler=work.sampler(train), validation=work.windows(valid, 16_384))
-        model, mark = _finetuned(work, "teacher", source, read, task)
-    view = TeacherView(model.config, hidden=False, attention=False, dense=False)
+        windows = work.windows(valid, VALIDATION_TOKENS)
+        task = partial(work.task, sampler=work.sampler(train), validation=windows)
+        model, mark = _finetuned(work, "teacher", source, codec.vocabulary, read, task)
+    view = TeacherView(model.config, own=False, hidden=False, dense=False)
     return Teacher(view, mark, model, codec=codec)
 
 
 def _cache_view(cache: TargetCache) -> TeacherView:
     """What a recipe can reach of a cache."""
-    return TeacherView(cache.teacher, hidden=cache.has_hidden, attention=False, dense=False, writes=False)
+    return TeacherView(
+        cache.teacher,
+        own=False,
+        hidden=cache.has_hidden,
+        dense=False,
+        writes=False,
+        written=cache.written is not None,
+    )

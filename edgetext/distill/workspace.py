@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ from edgetext.distill.objective import check_recipe
 from edgetext.distill.recipe import Recipe
 from edgetext.distill.stage import run_stage
 from edgetext.distill.tasks import DistillTask
-from edgetext.distill.teachers import Teacher
+from edgetext.distill.teachers import VALIDATION_TOKENS, Teacher
+from edgetext.errors import CheckpointError
 from edgetext.evaluate.likelihood import WINDOW, Windows
 from edgetext.models import ModelConfig, build_model
 from edgetext.models.base import GeneratorModel
@@ -35,8 +37,6 @@ from edgetext.training.processes import by_main
 from edgetext.training.settings import OptimizerSettings
 from edgetext_runtime.tokenizer import Tokenizer
 
-VALIDATION_TOKENS = 16_384
-"""Most tokens of the validation split that are read at every validation."""
 PROGRESS_S = 10.0
 """Seconds between lines while a corpus is read."""
 
@@ -121,9 +121,10 @@ class Workspace:
             self.validation if validation is None else validation,
             OptimizerSettings(rate),
             self.config.loop(steps).parts(self.accelerator.num_processes),
-            targets=teacher.targets() if teacher and recipe.losses() != {"hard"} else None,
+            targets=teacher.targets(recipe) if teacher and recipe.losses() != {"hard"} else None,
             teacher=teacher.view.config if teacher else None,
             written=written,
+            written_targets=teacher.written_targets(recipe) if teacher else None,
             module=module,
             seed=self.config.seed,
         )
@@ -140,6 +141,11 @@ def _prepare_corpus(
     """Prepare the corpus unless the run holds it already."""
     record = load_record(directory)
     if record is not None:
+        if tokenizer is not None and hashlib.sha256(tokenizer).hexdigest() != record.tokenizer["sha256"]:
+            raise CheckpointError(
+                f"{directory} was prepared with another tokenizer than its teacher gives now: the teacher or "
+                f"the corpus has changed since; start again with --force"
+            )
         say(f"corpus: {record.source}, prepared before")
         return record
     say(f"corpus: reading {config.corpus.source}")

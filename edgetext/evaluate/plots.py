@@ -16,35 +16,36 @@ COLOURS = {
     "teacher": "#555555",
     "distilled": "#0b7a75",
     "refined": "#d1495b",
+    "quantized": "#e0a100",
     "people": "#7a5195",
 }
-"""One colour per model, the same in every figure."""
+"""One colour per model, the same in every figure; others get theirs in turn."""
+STAGES = ("teacher", "assistant", "distilled", "refined", "quantized")
+"""Kinds of stages in the order of a run; of several of a kind each has its number at its end."""
 SMOOTHING = 9
 """Steps over which the share told apart is averaged: a single batch holds few texts."""
 
 
 def plot_losses(directory: Path, path: Path) -> bool:
-    """Draw the validation loss of teacher and distilled student, and the course of the adversarial game.
+    """Draw the validation loss of every stage that left a record, and the course of the adversarial game.
 
     The game is drawn as the share of texts that the discriminator tells apart. False if no stage left a
     record; raises DependencyError without matplotlib.
     """
-    stages = {
-        name: _metrics(directory / name / "metrics.jsonl") for name in ("teacher", "distilled", "refined")
-    }
+    stages = _stages(directory)
     if not any(stages.values()):
         return False
     canvas = _canvas(9, 3.6)
     left, right = canvas.subplots(1, 2)
     _finish(left, "Validation loss", "step", "nats per token (lower is better)")
-    drawn = [name for name in ("teacher", "distilled") if _draw_likelihood(left, name, stages[name])]
+    drawn = [name for name, records in stages.items() if _draw_likelihood(left, name, records)]
     if drawn:
         left.margins(y=0.12)
-        left.legend(frameon=False)
+        left.legend(frameon=False, fontsize=8 if len(drawn) > 3 else None)
     else:
         _say(left, "no validation was recorded")
     _finish(right, "Refinement: discriminator", "step", f"share told apart, mean of {SMOOTHING} steps")
-    _draw_game(right, stages["refined"])
+    _draw_game(right, stages.get("refined", []))
     canvas.savefig(path)
     return True
 
@@ -98,12 +99,17 @@ def plot_frontier(frontier: dict[str, Any], path: Path) -> None:
 
 
 def _draw_likelihood(axes: Axes, name: str, records: list[dict[str, Any]]) -> bool:
-    """Draw one stage's validation NLL by step, its best named; False if it was never validated."""
-    points = [(r["step"], r["validation"]["score"]) for r in records if "validation" in r]
+    """Draw one stage's validation NLL by step, its best named; False if it was never validated.
+
+    It is the score by which weights are chosen, except in the adversarial game, which records it beside it.
+    """
+    validations = [(r["step"], r["validation"]) for r in records if "validation" in r]
+    points = [(step, figures.get("nll", figures["score"])) for step, figures in validations]
     if not points:
         return False
     steps, scores = zip(*points, strict=True)
-    axes.plot(steps, scores, "o-", color=COLOURS[name], markersize=4, label=f"{name}, best {min(scores):.2f}")
+    label = f"{name}, best {min(scores):.2f}"
+    axes.plot(steps, scores, "o-", color=COLOURS.get(name), markersize=4, label=label)
     return True
 
 
@@ -149,6 +155,16 @@ def _smooth(values: list[float], width: int = SMOOTHING) -> list[float]:
         part = values[max(0, index - width + 1) : index + 1]
         means.append(sum(part) / len(part))
     return means
+
+
+def _stages(directory: Path) -> dict[str, list[dict[str, Any]]]:
+    """Records of every stage of a run that has any, in the order of the run."""
+    found: list[tuple[int, int, str]] = []
+    for path in directory.glob("*/metrics.jsonl"):
+        kind, _, number = path.parent.name.partition("-")
+        if kind in STAGES and (not number or number.isdecimal()):
+            found.append((STAGES.index(kind), int(number or 0), path.parent.name))
+    return {name: _metrics(directory / name / "metrics.jsonl") for *_, name in sorted(found)}
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
         ("model", "kind", "params", "MB", "valid", "test", "kept", "agree", "KL", "tok/s"),
         [
             (
-                row["name"],
+                _measured_as(row),
                 row["kind"],
                 f"{row['parameters']:,}",
                 f"{row['fp32_bytes'] / 1e6:.2f}",
@@ -92,7 +92,7 @@ def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
         ],
         text_columns=2,
     )
-    models += f"\n\nThe student is the {result['student']} model."
+    models += f"\n\nThe student is the {result['student']} model.{_int8_note(result)}"
     if not exported:
         return models
     qualities = [bundle["quality"] for bundle in exported]
@@ -112,6 +112,11 @@ def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
         ],
         text_columns=2,
     )
+
+
+def _measured_as(row: dict[str, Any]) -> str:
+    """Name of a model's row, with a mark (`_int8_note`) if it was not measured in float32."""
+    return f"{row['name']}†" if row.get("arithmetic") == "int8" else str(row["name"])
 
 
 def _share(value: float | None) -> str:
@@ -166,7 +171,17 @@ def _notes(result: dict[str, Any]) -> str:
         f"{protocol['tokens']['test']:,} test tokens. Kept: the teacher's test perplexity over the model's. "
         f"Agree: share of test positions with the teacher's most likely token. KL: from the teacher to the "
         f"model, nats per test token. Tok/s: greedy decoding in "
-        f"torch, batch 1; the exported bundle is measured under Latency."
+        f"torch in float32, batch 1; the exported bundle is measured under Latency."
+    )
+
+
+def _int8_note(result: dict[str, Any]) -> str:
+    """What a row measured in int8 is, where there is one."""
+    if not any(row.get("arithmetic") == "int8" for row in result["models"]):
+        return ""
+    return (
+        "\n\n† int8: measured in the arithmetic of the exported bundle, weights and activations, through"
+        "\nwhich the model was trained; so are its sweep and its samples."
     )
 
 

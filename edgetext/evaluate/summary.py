@@ -16,6 +16,7 @@ from edgetext.evaluate.likelihood import WINDOW, Windows, decode_speed, likeliho
 from edgetext.evaluate.ngrams import ReferenceSet, bleu, self_bleu
 from edgetext.models.base import GeneratorModel, sample_tokens
 from edgetext.models.ensemble import EnsembleGenerator
+from edgetext.training.quantized import QuantizedGenerator
 from edgetext_runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -50,17 +51,19 @@ def summarise(work: Workspace, teacher: Teacher | None, verdict: Verdict | None)
     }
     rows: list[dict[str, Any]] = []
     for name, model in models.items():
+        plain = model.model if isinstance(model, QuantizedGenerator) else model
         measured = {split: likelihood(model, windows) for split, windows in splits.items()}
         rows.append(
             {
                 "name": name,
                 "kind": model.config.kind,
+                "arithmetic": "fp32" if plain is model else "int8",
                 "parameters": model.parameters_count(),
                 "fp32_bytes": 4 * model.parameters_count(),
                 "valid_perplexity": measured["valid"].perplexity,
                 "test_perplexity": measured["test"].perplexity,
                 **_against(model, reference, splits["test"]),
-                "torch_tokens_per_second": decode_speed(model),
+                "torch_tokens_per_second": decode_speed(plain),
                 "seconds": _stage_seconds(work.directory / name),
             }
         )
@@ -76,6 +79,7 @@ def summarise(work: Workspace, teacher: Teacher | None, verdict: Verdict | None)
             "tokens": {name: sum(int(m.sum()) for _, m in windows) for name, windows in splits.items()},
         },
         "student": accepted,
+        "cached_teacher": teacher.cache.manifest.teacher_record() if teacher and teacher.cache else None,
         "models": rows,
         "refinement": None if verdict is None else asdict(verdict),
         "frontier": _frontier(work, chosen) if work.config.frontier else None,
@@ -86,7 +90,10 @@ def summarise(work: Workspace, teacher: Teacher | None, verdict: Verdict | None)
 
 
 def _models(work: Workspace, teacher: Teacher | None) -> dict[str, GeneratorModel]:
-    """Every model of the run by name; of an ensemble, its members before it."""
+    """Every model of the run by name; of an ensemble, its members before it.
+
+    What was trained through the arithmetic of the int8 bundle is measured in it, as it is exported.
+    """
     models: dict[str, GeneratorModel] = {}
     count = len(list(work.directory.glob("teacher-*")))
     names = stage_names("teacher", count) if count else ["teacher"]
@@ -103,7 +110,8 @@ def _models(work: Workspace, teacher: Teacher | None) -> dict[str, GeneratorMode
     in_use = {"refined": config.refine_steps, "quantized": config.quantized_steps}
     for name in stages:
         if in_use.get(name, 1) and is_finished_model(work.directory / name):
-            models[name] = load_any(work.directory / name)
+            model = load_any(work.directory / name)
+            models[name] = QuantizedGenerator(model) if name == "quantized" else model
     return {name: model.to(work.device).eval() for name, model in models.items()}
 
 
@@ -158,8 +166,9 @@ def _frontier(work: Workspace, models: dict[str, GeneratorModel]) -> dict[str, A
 
 
 def _samples(tokenizer: Tokenizer, model: GeneratorModel, count: int = 3) -> list[str]:
-    """A few texts of the student, from the start of a document, temperature 0.7."""
+    """A few texts of the student, as long as it can read, from the start of a document, temperature 0.7."""
     length = SHOWN_TOKENS[tokenizer.kind]
+    length = min(length, model.config.context or length)
     texts = sample_tokens(
         model, 4 * count, length, seed=SWEEP_SEED, temperature=0.7, suppressed=tokenizer.suppressed
     )

@@ -108,23 +108,26 @@ def sample_tokens(
         B = min(batch, count - len(texts))
         token = torch.full((B, 1), eos_id, dtype=torch.int64, device=device)
         state: State | None = None
-        columns = []
-        draws = torch.rand(length, B, 1, generator=random)  # all at once: ending early changes no later text
-        unfinished = torch.ones(B, 1, dtype=torch.bool, device=device)
-        for draw in draws:
+        draws = torch.rand(length, B, 1, generator=random)  # all at once: an early end changes no later text
+        written = torch.full((B, length), eos_id, dtype=torch.int64, device=device)
+        rows = torch.arange(B, device=device)  # those that are still being written
+        for step, draw in enumerate(draws):
             output = model(token, state)
             state = output.state
-            logits = output.logits[:, -1].float() / temperature  # [B,V]
+            logits = output.logits[:, -1].float() / temperature  # [rows,V]
             logits[:, list(suppressed)] = -torch.inf
             p = logits.softmax(-1)
             cumulative = p.cumsum(-1)
-            uniform = draw.to(device) * cumulative[:, -1:]
+            uniform = draw.to(device)[rows] * cumulative[:, -1:]
             token = torch.searchsorted(cumulative, uniform, right=True).clamp_max(p.shape[-1] - 1)
-            columns.append(token)
-            unfinished &= token != eos_id
+            written[rows, step] = token[:, 0]
+            unfinished = (written[rows, : step + 1] != eos_id).all(1)
             if not unfinished.any():
                 break
-        rows = torch.cat(columns, dim=1).tolist()
-        texts += [row[: row.index(eos_id)] if eos_id in row else row for row in rows]
+            if int(unfinished.sum()) <= len(rows) // 2:
+                rows, token = rows[unfinished], token[unfinished]
+                state = tuple(tensor[unfinished] for tensor in state)
+        lines = written.tolist()
+        texts += [line[: line.index(eos_id)] if eos_id in line else line for line in lines]
     model.train(was_training)
     return texts

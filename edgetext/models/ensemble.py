@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ class EnsembleGenerator(GeneratorModel):
     """A mixture of generators over one vocabulary; logits are the log of the mean probability.
 
     Its state is the members' states one after the other. It has no hidden layers of its own. `config` is the
-    first member's, with the ensemble's vocabulary.
+    first member's, or with Transformers among them the first Transformer's, with the least of their contexts:
+    no longer text can be read.
     """
 
     def __init__(self, models: Sequence[GeneratorModel]) -> None:
@@ -29,7 +31,10 @@ class EnsembleGenerator(GeneratorModel):
                 f"ids; give teachers that were trained with one tokenizer"
             )
         self.models = nn.ModuleList(models)
+        limited = [model.config for model in models if model.config.context]
         self.config = models[0].config
+        if limited:
+            self.config = replace(limited[0], context=min(config.context for config in limited))
         self.embedding = models[0].embedding
 
     def members(self) -> list[GeneratorModel]:

@@ -164,11 +164,36 @@ def document_rows(stream: NDArray[np.unsignedinteger], length: int, eos_id: int 
     return np.stack([starts, sizes], axis=1).astype(np.int64)
 
 
+def evaluation_rows(
+    stream: NDArray[np.unsignedinteger], length: int, windows: str = "stream", limit: int | None = None
+) -> NDArray[np.int64]:
+    """Rows [N,2] (first token, number of targets ≤ `length`) that a split is evaluated on, here and exported.
+
+    Of a ``stream`` consecutive windows: every token but the first is a target once. By ``document`` the rows
+    of `document_rows`, each from a fresh state. `limit` caps the number of targets: the last window of a
+    stream is cut to it, a document ends after its last row that fits (one row is there at least). Raises
+    CorpusError for a stream without a target.
+    """
+    targets = len(stream) - 1
+    if targets < 1:
+        raise CorpusError("a split needs at least two tokens to be evaluated; use a larger corpus")
+    if windows == "document":
+        rows = document_rows(stream, length)
+        fitting = len(rows) if limit is None else np.searchsorted(np.cumsum(rows[:, 1]), limit, side="right")
+        return rows[: max(1, int(fitting))]
+    targets = targets if limit is None else min(max(1, limit), targets)
+    starts = np.arange(0, targets, length)
+    return np.stack([starts, np.minimum(targets - starts, length)], axis=1)
+
+
 def pad_rows(
-    stream: NDArray[np.unsignedinteger], rows: NDArray[np.int64], pad_id: int = 1
+    stream: NDArray[np.unsignedinteger], rows: NDArray[np.int64], pad_id: int = 1, length: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Tokens [B,T+1] and mask [B,T] of rows [B,2] (first token, number of targets), T the longest of them."""
-    T = int(rows[:, 1].max())
+    """Tokens [B,T+1] and mask [B,T] of rows [B,2] (first token, number of targets).
+
+    T is `length`, or else the longest of the rows.
+    """
+    T = int(rows[:, 1].max()) if length is None else length
     place = rows[:, :1] + np.arange(T + 1)  # [B,T+1]
     inside = np.arange(T + 1) <= rows[:, 1:]
     tokens = np.where(inside, np.asarray(stream[np.minimum(place, len(stream) - 1)], np.int64), pad_id)
@@ -180,11 +205,9 @@ def document_windows(
 ) -> list[tuple[Tensor, Tensor]]:
     """Cut a stream into documents for evaluation, each from a fresh state; like `consecutive_windows`.
 
-    `limit` caps the number of target tokens (whole documents; at least one).
+    A document of more than `length` targets is several rows; `limit` as in `evaluation_rows`.
     """
-    rows = document_rows(stream, length)
-    if limit is not None:
-        rows = rows[: max(1, int(np.searchsorted(np.cumsum(rows[:, 1]), limit, side="right")))]
+    rows = evaluation_rows(stream, length, "document", limit)
     return [pad_rows(stream, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
 
 
@@ -193,19 +216,10 @@ def consecutive_windows(
 ) -> list[tuple[Tensor, Tensor]]:
     """Cut a stream into consecutive windows for evaluation: every token but the first is a target once.
 
-    Returns batches of (tokens [B,T+1] int64, mask [B,T] bool: False where the last window is padded).
-    `limit` caps the number of target tokens.
+    Returns batches of (tokens [B,T+1] int64, mask [B,T] bool: False where the last window is padded), T being
+    `length`; `limit` as in `evaluation_rows`.
     """
-    ids = np.asarray(stream[: None if limit is None else limit + 1], dtype=np.int64)
-    targets = len(ids) - 1
-    if targets < 1:
-        raise CorpusError("a split needs at least two tokens to be evaluated; use a larger corpus")
-    count = -(-targets // length)
-    padded = np.zeros(count * length + 1, dtype=np.int64)
-    padded[: len(ids)] = ids
-    tokens = np.stack([padded[i * length : i * length + length + 1] for i in range(count)])
-    mask = (np.arange(count * length) < targets).reshape(count, length)
+    rows = evaluation_rows(stream, length, "stream", limit)
     return [
-        (torch.from_numpy(tokens[i : i + batch_size]), torch.from_numpy(mask[i : i + batch_size]))
-        for i in range(0, count, batch_size)
+        pad_rows(stream, rows[i : i + batch_size], length=length) for i in range(0, len(rows), batch_size)
     ]

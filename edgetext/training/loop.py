@@ -296,6 +296,8 @@ def _validate(task: Task, progress: Progress, players: Players, accelerator: Acc
     # A split player has no wrapper of its own that sees to the precision.
     with torch.no_grad(), accelerator.autocast() if players.split else nullcontext():
         figures: dict[str, float] = agreed(accelerator, dict(task.validate()))
+    if progress.step <= getattr(task, "settled_from", 0):
+        return figures  # what it is to be judged by is not trained yet
     if figures["score"] < progress.best_score:
         progress.best_score, progress.best_step, progress.stale = figures["score"], progress.step, 0
         progress.best = {

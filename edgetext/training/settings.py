@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +28,7 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not self.learning_rate > 0:
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ConfigError(f"learning rate is {self.learning_rate}; it must be positive")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"AdamW betas are {self.beta1}, {self.beta2}; both must be in [0, 1)")

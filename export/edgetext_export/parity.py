@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,6 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 TokenStream = NDArray[np.unsignedinteger[Any]]
 
-WINDOW = 128
-"""T of the perplexity protocol: consecutive windows of T targets, a fresh state for each."""
 FP32_TOLERANCE = 1e-3
 """Largest logit difference between torch and an fp32 graph that counts as the same model."""
 PERPLEXITY_TOLERANCE = 0.05
@@ -92,7 +90,8 @@ def measure_parity(
         model: the torch generator, in evaluation mode on the CPU.
         session: the exported step graph.
         stream: token ids; at least two.
-        windows: consecutive pieces of the ``stream``, or one ``document`` after the other.
+        windows: consecutive pieces of the ``stream``, or one ``document`` after the other
+            (`edgetext.training.data.evaluation_rows`).
         limit: most targets to measure.
         step_limit: about how many positions to also feed token by token (whole windows).
         progress: called with (targets done, targets in all) after every window.
@@ -100,17 +99,21 @@ def measure_parity(
     Raises:
         ExportError: if the stream is too short.
     """
-    window = min(WINDOW, session.manifest.context_length or WINDOW)
-    stream = stream[: limit + 1]
-    total = len(stream) - 1
-    if total < 1:
+    from edgetext.evaluate.likelihood import WINDOW
+    from edgetext.training.data import evaluation_rows
+
+    if len(stream) < 2:
         raise ExportError(
             "the test split has fewer than two tokens, so nothing can be measured; use a larger corpus"
         )
+    rows = evaluation_rows(stream, min(WINDOW, session.manifest.context_length or WINDOW), windows, limit)
+    total = int(rows[:, 1].sum())
     nll = np.zeros(2)
     done = flips = steps = step_flips = 0
     largest = summed = 0.0
-    for tokens, targets in _windows(stream, window, windows):
+    for start, length in rows.tolist():
+        window = np.asarray(stream[start : start + length + 1], np.int64)
+        tokens, targets = window[:-1], window[1:]  # [T]
         expected = reference_logits(model, tokens)
         found = prompt_logits(session, tokens)
         nll += negative_log_likelihood(expected, targets), negative_log_likelihood(found, targets)
@@ -203,16 +206,3 @@ def _present(logits: FloatArray | None) -> FloatArray:
 
 def _flips(expected: FloatArray, found: FloatArray) -> int:
     return int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
-
-
-def _windows(stream: TokenStream, length: int, kind: str) -> Iterator[tuple[IntArray, IntArray]]:
-    """Inputs and targets [T] of every window; T is at most `length`."""
-    if kind == "document":
-        from edgetext.training.data import document_rows
-
-        rows = document_rows(stream, length).tolist()
-    else:
-        rows = [[start, length] for start in range(0, len(stream) - 1, length)]
-    for start, targets in rows:
-        window = np.asarray(stream[start : start + targets + 1], np.int64)
-        yield window[:-1], window[1:]

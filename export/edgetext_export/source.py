@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetext.checkpoint import CONFIG_FILE, MODEL_FILE, load_model, model_tensors, read_json
+from edgetext.distill.cache_format import read_manifest
+from edgetext.distill.directory import file_sha256
 from edgetext.errors import CheckpointError, ConfigError, ExportError
 from edgetext.models import ModelConfig
 from edgetext_export.quantize import FloatArray
@@ -22,7 +25,17 @@ if TYPE_CHECKING:
 
 STUDENT = "student"
 TEACHER = "teacher"
+RESULT_FILE = "result.json"
 _CORPUS_FIELDS = ("source", "sha256", "unit", "documents", "characters", "licence", "python", "splits")
+_HUGGINGFACE_NAMES = {
+    "vocab_size": ("vocab_size",),
+    "hidden": ("hidden_size", "n_embd"),
+    "layers": ("num_hidden_layers", "n_layer"),
+    "heads": ("num_attention_heads", "n_head"),
+    "kv_heads": ("num_key_value_heads",),
+    "context": ("max_position_embeddings", "n_positions"),
+}
+"""What a manifest says of a Hugging Face teacher, and the names it has in config.json."""
 
 
 @dataclass(frozen=True)
@@ -128,24 +141,93 @@ def _read_stream(path: Path, vocab_size: int) -> TokenStream:
 
 
 def _teacher(run_dir: Path) -> dict[str, Any]:
-    """Shape of the teacher or of the members of an ensemble, if the run kept them."""
-    members = [_shape(path / CONFIG_FILE) for path in sorted(run_dir.glob(f"{TEACHER}-*"))]
-    known = [member for member in members if member]
+    """What is known of the teacher: a model, an ensemble of several, or the cache of either.
+
+    What the run kept counts first; a teacher or a cache that it only read is looked up where it was.
+    """
+    several = sorted(run_dir.glob(f"{TEACHER}-*"), key=lambda path: (len(path.name), path.name))
+    known = [shape for shape in map(_shape, several or [run_dir / TEACHER]) if shape]
     if not known:
-        return _shape(run_dir / TEACHER / CONFIG_FILE)
-    total = sum(member["parameters"] for member in known)
-    return {"architecture": "ensemble", "parameters": total, "members": known}
+        return _elsewhere(run_dir)
+    if not several:
+        return known[0]
+    counts = [member["parameters"] for member in known if "parameters" in member]
+    total = {"parameters": sum(counts)} if len(counts) == len(several) else {}
+    return {"architecture": "ensemble", **total, "members": known}
 
 
-def _shape(path: Path) -> dict[str, Any]:
-    """What is known of one teacher; nothing of one of another make."""
-    if not path.is_file():
-        return {}
+def _elsewhere(run_dir: Path) -> dict[str, Any]:
+    """What is known of a teacher whose weights are not in the run: of a cache, or one that gave text only."""
+    result, config = (_object(run_dir / name) for name in (RESULT_FILE, CONFIG_FILE))
+    recorded = result.get("cached_teacher")
+    if isinstance(recorded, dict):
+        return recorded
+    cache = config.get("cache")
+    if isinstance(cache, str):
+        return _cached(Path(cache), run_dir)
+    teachers = config.get("teachers")
+    if isinstance(teachers, list) and len(teachers) == 1 and Path(str(teachers[0])).is_dir():
+        return _shape(Path(str(teachers[0])))
+    return {}
+
+
+def _cached(cache: Path, run_dir: Path) -> dict[str, Any]:
+    """What a cache says of its teacher, if it is still there and of this run's tokenizer."""
     try:
-        config = ModelConfig.from_dict(read_json(path))
+        manifest = read_manifest(cache)
+        tokenizer = file_sha256(run_dir / "tokenizer.json")
+    except (CheckpointError, OSError):
+        return {}
+    return manifest.teacher_record() if manifest.origin.tokenizer == tokenizer else {}
+
+
+def _shape(directory: Path) -> dict[str, Any]:
+    """What is known of one teacher, of edgetext's own kinds or a Hugging Face model; nothing of another."""
+    values = _object(directory / CONFIG_FILE)
+    if isinstance(values.get("model_type"), str):
+        return _huggingface_shape(directory, values)
+    try:
+        config = ModelConfig.from_dict(values)
     except (CheckpointError, ConfigError, TypeError):
         return {}
     return {"architecture": config.kind, "parameters": config.parameters(), "config": config.to_dict()}
+
+
+def _huggingface_shape(directory: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """What a Hugging Face model's config.json and the headers of its weights say."""
+    inner = values.get("text_config")
+    text = {**values, **inner} if isinstance(inner, dict) else values
+    config: dict[str, int] = {}
+    for name, theirs in _HUGGINGFACE_NAMES.items():
+        found = next((text[key] for key in theirs if isinstance(text.get(key), int)), None)
+        if found is not None:
+            config[name] = found
+    count = _stored_parameters(directory)
+    parameters = {"parameters": count} if count else {}
+    return {"architecture": values["model_type"], **parameters, "config": config}
+
+
+def _stored_parameters(directory: Path) -> int:
+    """Numbers in the weight files of a directory; 0 where there are none that can be read."""
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    try:
+        for path in sorted(directory.glob("model*.safetensors")):
+            with safe_open(path, framework="np") as file:
+                count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return 0
+    return count
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty if there is none, or none that is an object."""
+    try:
+        values = read_json(path)
+    except CheckpointError:
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _corpus_record(corpus: dict[str, Any]) -> dict[str, Any]:

@@ -60,10 +60,10 @@ def test_a_run_becomes_a_cache(run, tmp_path):
     found.check(
         corpus=run / "data" / "train.npy",
         tokenizer=hashlib.sha256((run / "tokenizer.json").read_bytes()).hexdigest(),
-        teachers=teacher_fingerprints(run),
         windows="document",
         run=str(run),
     )
+    assert list(found.manifest.origin.weights) == teacher_fingerprints(run)
     assert found.tokenizer == (run / "tokenizer.json").read_bytes()
     stream = open_stream(run / "data" / "train.npy")
     assert figures["positions"] == found.positions == len(stream) - 1

@@ -232,6 +232,15 @@ def test_one_document_is_cut_at_line_ends():
     assert 85 <= len(parts["train"].split("\n")) <= 95
 
 
+@pytest.mark.parametrize("elsewhere", [("valid",), ("test",), ("valid", "test")])
+def test_of_one_document_nothing_goes_to_a_split_with_a_source_of_its_own(elsewhere):
+    lines = sentences(100)
+    config = CorpusConfig(**{f"{split}_source": "other.txt" for split in elsewhere})
+    parts = dict(split_documents(["\n".join(lines)], config))
+    assert list(parts) == [split for split in SPLITS if split not in elsewhere]
+    assert [line for part in parts.values() for line in part.split("\n")] == lines
+
+
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
 def test_token_files_are_those_numpy_writes(tmp_path, vocab_size, dtype):
     with TokenWriter(tmp_path / "a.npy", vocab_size, eos_id=0) as writer:

@@ -41,14 +41,14 @@ def test_recipes_are_combined_in_a_file(tmp_path):
     path.write_text(
         '[[phases]]\ninclude = ["hinton", "pkd-last"]\nshare = 2\n'
         '[[phases.terms]]\nloss = "cosine"\nweight = 3.0\nlayers = "final"\n'
-        '[[phases]]\ninclude = ["jsd"]\nstudent_text = 0.25\n'
+        '[[phases]]\ninclude = ["on-policy"]\nteacher_text = 0.25\n'
     )
     recipe = read_recipe(str(path))
     assert recipe.name == "both"
     first, second = recipe.phases
     assert [term.loss for term in first.terms] == ["hard", "soft", "hidden-normalised", "cosine"]
     assert first.terms[-1] == Term("cosine", 3.0, layers="final")
-    assert (second.share, second.student_text) == (1.0, 0.25)
+    assert (second.share, second.student_text, second.teacher_text) == (1.0, 0.5, 0.25)
     assert recipe.phase_at(199, 300)[0] == first
     assert recipe.phase_at(200, 300)[0] == second
 
@@ -63,6 +63,10 @@ def test_recipes_are_combined_in_a_file(tmp_path):
         ('[[phases]]\n[[phases.terms]]\nloss = "soft"\ntemprature = 2', "temprature"),
         ('[[phases]]\nteacher_text = 0.7\nstudent_text = 0.7\n[[phases.terms]]\nloss = "soft"', "together"),
         ('[[phases]]\ninclude = ["nothing"]', "'nothing' is unknown"),
+        ('[[phases]]\ninclude = ["tinybert"]', "several phases"),
+        ('[[phases]]\nshare = inf\n[[phases.terms]]\nloss = "soft"', "share"),
+        ('[[phases]]\n[[phases.terms]]\nloss = "soft"\nweight = 0', "weight 0"),
+        ('[[phases]]\nstudent_text = 0.5\n[[phases.terms]]\nloss = "hard"', "own text"),
         ("[[phases", "is not TOML"),
     ],
 )
@@ -91,11 +95,13 @@ def test_soft_targets_change_their_temperature_and_balance():
         ("bilstm", SMALL_LSTM, TeacherView(LSTM), "teacher is a transformer"),
         ("pkd-skip", SMALL_LSTM, TeacherView(LSTM, hidden=False), "ensemble"),
         ("pkd-last", ModelConfig("lstm", 100, 8, 8, 1), TeacherView(LSTM), "layers"),
-        ("minilm", SMALL_TRANSFORMER, TeacherView(TRANSFORMER, attention=False), "one own Transformer"),
+        ("minilm", SMALL_TRANSFORMER, TeacherView(TRANSFORMER, own=False), "one own Transformer"),
+        ("distilbert", SMALL_LSTM, TeacherView(SMALL_LSTM, own=False), "own kinds in memory"),
+        ("bilstm", SMALL_LSTM, TeacherView(TRANSFORMER, ("transformer", "lstm")), "not a lstm"),
         ("mobilebert", SMALL_TRANSFORMER, TeacherView(TRANSFORMER), "layers=4"),
         ("distilbert", SMALL_TRANSFORMER, TeacherView(TRANSFORMER), "embedding=32"),
         ("logit-mse", SMALL_LSTM, TeacherView(LSTM, dense=False, writes=False), "whole distribution"),
-        ("on-policy", SMALL_LSTM, TeacherView(LSTM, dense=False, writes=False), "beyond the corpus"),
+        ("on-policy", SMALL_LSTM, TeacherView(LSTM, dense=False, writes=False), "own text"),
     ],
 )
 def test_what_cannot_apply_is_refused_and_what_can_is_named(name, student, teacher, complaint):
@@ -116,10 +122,15 @@ def test_copied_layers_need_equal_widths():
     check_recipe(RECIPES["distilbert"], HALF_TRANSFORMER, TeacherView(TRANSFORMER))
 
 
-def test_the_anchor_of_a_recipe_predicts_on_the_corpus():
+def test_the_anchor_of_a_recipe_is_its_last_phase_of_predictions():
     anchor = RECIPES["tinybert"].anchor()
     assert anchor.losses() == {"soft"}
-    assert RECIPES["on-policy"].anchor().phases[0].student_text == 0
+    assert RECIPES["on-policy"].anchor().phases == RECIPES["on-policy"].phases
+
+
+def test_a_student_is_judged_once_it_learns_to_predict():
+    assert RECIPES["tinybert"].settled_from(101) == 51
+    assert RECIPES["hinton"].settled_from(100) == 0
 
 
 def test_hard_targets_alone_cannot_come_from_the_student():

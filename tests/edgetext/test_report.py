@@ -5,6 +5,7 @@ import warnings
 
 from click.testing import CliRunner
 from finished_run import write_records
+from matplotlib.axes import Axes
 
 from edgetext.cli import group
 from edgetext.evaluate.markdown import plain
@@ -33,6 +34,7 @@ def test_a_report_written_again_keeps_its_latency(tmp_path):
 
 def test_the_side_by_side_table_fits_a_hundred_columns(tmp_path):
     result = json.loads((write_records(tmp_path / "run") / "result.json").read_text())
+    result["models"].append({**result["models"][1], "name": "quantized", "arithmetic": "int8"})
     for row in result["models"]:
         row.update(kind="transformer", parameters=17_320_448, fp32_bytes=69_281_792)
     quality = {
@@ -63,6 +65,37 @@ def test_losses_are_drawn_with_and_without_validations(tmp_path):
             assert (run / "losses.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "empty").mkdir()
     assert not plot_losses(tmp_path / "empty", tmp_path / "empty" / "losses.png")
+
+
+def test_every_stage_with_a_record_is_drawn_in_the_order_of_the_run(tmp_path, monkeypatch):
+    run = write_records(tmp_path / "run")
+    record = (run / "teacher" / "metrics.jsonl").read_bytes()
+    (run / "teacher").rename(run / "teacher-1")
+    for name in ("teacher-2", "teacher-10", "assistant", "refined", "quantized", "data"):
+        (run / name).mkdir()
+        (run / name / "metrics.jsonl").write_bytes(record)
+    scored = [{"step": 1, "told_apart": 0.5, "validation": {"score": 12.0, "nll": 3.25}}]
+    (run / "refined" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scored))
+    drawn = []
+    keep = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda *a, **k: drawn.append(k.get("label")) or keep(*a, **k))
+    assert plot_losses(run, run / "losses.png")
+    lines = [label for label in drawn if label is not None]
+    assert [line.partition(",")[0] for line in lines] == [
+        *("teacher-1", "teacher-2", "teacher-10", "assistant", "distilled", "refined", "quantized"),
+    ]
+    assert "refined, best 3.25" in lines  # its likelihood, not the score that the referee looks at
+
+
+def test_what_was_measured_in_int8_says_so(tmp_path):
+    run = write_records(tmp_path / "run")
+    assert "int8" not in write_report(run).read_text()
+    result = json.loads((run / "result.json").read_text())
+    result["models"].append({**result["models"][1], "name": "quantized", "arithmetic": "int8"})
+    (run / "result.json").write_text(json.dumps(result))
+    text = write_report(run).read_text()
+    assert "| quantized† |" in text
+    assert "† int8: measured in the arithmetic of the exported bundle" in text
 
 
 def test_plain_columns_are_aligned_and_never_cut():

@@ -10,8 +10,10 @@ import pytest
 from huggingface_models import SENTENCES, save_teacher
 from support import TINY_STUDENT
 
+from edgetext.distill.cache import TargetCache
 from edgetext.distill.teachers import load_teacher
 from edgetext.models.ensemble import EnsembleGenerator
+from edgetext.training.data import WindowSampler
 from edgetext_runtime.tokenizer import Tokenizer
 
 SMALL = "lstm,embedding=16,hidden=16,layers=1,tied=true"
@@ -87,6 +89,29 @@ def test_a_cache_replaces_the_teacher(ensemble, tiny_corpus, tmp_path):
     assert "cache-targets" in said
     said = edgetext(*arguments, "--cache", cache, "--force", "--recipe", "logit-mse", fails=True)
     assert "whole distribution" in said
+    said = edgetext(*arguments, "--cache", cache, "--force", "--recipe", "augmented", fails=True)
+    assert "--written-tokens" in said
+
+
+def test_a_cache_may_hold_text_that_the_teacher_wrote(ensemble, tiny_corpus, tmp_path):
+    cache, run = tmp_path / "cache", tmp_path / "run"
+    edgetext("cache-targets", ensemble, "--run", ensemble, "-o", cache, "--written-tokens", "2000")
+    opened = TargetCache.open(cache)
+    assert opened.written is not None
+    stream = opened.written_stream()
+    assert 2000 <= len(stream) < 3000
+    batch = WindowSampler(stream, 16, 8, seed=0).batch(0)
+    live = load_teacher(ensemble).eval()(batch.tokens[:, :-1]).logits.softmax(-1)
+    stored = opened.written.lookup(batch.starts, 16)
+    agree = (stored.ids[..., 0] == live.argmax(-1)).float().mean()
+    assert agree > 0.7  # the cache has seen more of what came before a window
+    arguments = ("distill", "--corpus", tiny_corpus, "--run", run, *TINY_STUDENT, *SHORT[:2], *SHORT[4:])
+    edgetext(*arguments, "--cache", cache, "--recipe", "augmented")
+    losses = [json.loads(line) for line in (run / "distilled" / "metrics.jsonl").read_text().splitlines()]
+    assert all(record["soft"] > 0 for record in losses)
+    (cache / "written.npy").write_bytes((ensemble / "data" / "train.npy").read_bytes())
+    said = edgetext(*arguments, "--cache", cache, "--force", "--recipe", "augmented", fails=True)
+    assert "not the text" in said
 
 
 def test_a_student_may_have_fewer_tokens_than_its_teacher(ensemble, tiny_corpus, tmp_path):
@@ -141,23 +166,47 @@ def test_a_hugging_face_teacher_is_fine_tuned_and_distilled(sentences, tmp_path,
     assert found["distilled"]["test_perplexity"] < 150
     edgetext("export", run, "--int8")
     edgetext("verify", run / "student-int8.etx")
-    again = tmp_path / "again"  # the fine-tuned teacher, with its vocabulary, is itself a teacher
-    edgetext(
-        "distill",
-        "--corpus",
-        sentences,
-        "--run",
-        again,
-        "--teacher",
-        run,
-        *steps[4:],
-        *rest,
-        "--student",
-        student,
-        "--sequence-length",
-        "32",
+    # The fine-tuned teacher keeps its vocabulary when it teaches again, whatever the corpus is then.
+    again, other = tmp_path / "again", tmp_path / "other.txt"
+    other.write_text("\n".join(f"Another text, number {n}, of zebras and quays." for n in range(80)) + "\n")
+    options = ("--student", student, "--sequence-length", "32")
+    edgetext("distill", "--corpus", other, "--run", again, "--teacher", run, *steps[4:], *rest, *options)
+    assert (again / "tokenizer.json").read_bytes() == (run / "tokenizer.json").read_bytes()
+    maps = [(directory / "teacher" / "vocabulary.json").read_bytes() for directory in (run, again)]
+    assert maps[0] == maps[1]
+    said = edgetext(
+        *("distill", "--corpus", other, "--run", tmp_path / "cut", "--teacher", run, *steps[4:], *rest),
+        *options,
+        *("--vocab-size", "270"),
+        fails=True,
     )
-    assert rows(again)["teacher"]["test_perplexity"] == pytest.approx(found["teacher"]["test_perplexity"])
+    assert "cut before" in said
+
+
+def test_every_link_of_a_chain_may_have_its_own_text(ensemble, tiny_corpus, tmp_path):
+    run = tmp_path / "chain"
+    edgetext(
+        *("distill", "--corpus", tiny_corpus, "--run", run, *TINY_STUDENT, *SHORT[:2], *SHORT[4:]),
+        *("--teacher", ensemble, "--assistant", LARGE, "--recipe", "augmented", "--written-tokens", "2000"),
+    )
+    written = [(run / "data" / f"written-{name}.npy").read_bytes() for name in ("assistant", "distilled")]
+    assert written[0] != written[1]
+    assert list(rows(run))[-2:] == ["assistant", "distilled"]
+
+
+def test_a_corpus_that_changed_under_its_teacher_is_noticed(sentences, tmp_path):
+    save_teacher(tmp_path / "gpt2", "gpt2", context=128)
+    corpus, run = tmp_path / "corpus.txt", tmp_path / "run"
+    corpus.write_text(sentences.read_text())
+    options = (
+        *("distill", "--corpus", corpus, "--run", run, "--teacher", tmp_path / "gpt2", "--vocab-size", "262"),
+        *("--refine-steps", "0", "--no-frontier", "--batch-size", "8", "--student", SMALL),
+        *("--distill-steps", "5", "--sequence-length", "32"),
+    )
+    edgetext(*options)
+    corpus.write_text("\n".join(f"xyxyx zuzu {n} xyxyx" for n in range(200)) + "\n")
+    said = edgetext(*options, "--resume", fails=True)
+    assert "another tokenizer" in said
 
 
 def test_a_hugging_face_teacher_of_another_vocabulary_hands_over_text(sentences, tmp_path):

@@ -10,6 +10,7 @@ from edgetext.training.data import (
     WindowSampler,
     consecutive_windows,
     document_windows,
+    evaluation_rows,
     open_stream,
 )
 
@@ -108,6 +109,32 @@ def test_shares_of_a_batch_of_documents_average_to_it():
 def test_fewer_documents_than_a_batch_are_refused():
     with pytest.raises(CorpusError, match="--batch-size"):
         DocumentSampler(DOCUMENTS, 20, 11, seed=0)
+
+
+LONG = np.concatenate([[0, 7, 8, 0], np.full(50_000, 9), [0]]).astype(np.uint16)
+"""A document of 3 targets and one of 50,001."""
+
+
+@pytest.mark.parametrize(
+    ("windows", "targets"), [("stream", 20_000), ("document", 3 + 156 * 128)], ids=["stream", "document"]
+)
+def test_a_limit_counts_targets_and_cuts_within_a_long_document(windows, targets):
+    rows = evaluation_rows(LONG, 128, windows, 20_000)
+    assert int(rows[:, 1].sum()) == targets
+    cut = document_windows if windows == "document" else consecutive_windows
+    assert sum(int(mask.sum()) for _, mask in cut(LONG, 128, 32, 20_000)) == targets
+    assert rows[1:, 0].tolist() == (rows[:-1, 0] + rows[:-1, 1]).tolist()
+
+
+@pytest.mark.parametrize("windows", ["stream", "document"])
+def test_evaluation_needs_a_target(windows):
+    with pytest.raises(CorpusError, match="at least two tokens"):
+        evaluation_rows(DOCUMENTS[:1], 8, windows)
+
+
+def test_windows_of_a_stream_are_all_of_one_shape():
+    shapes = {tokens.shape[1] for tokens, _ in consecutive_windows(STREAM, 64, 3, 1 + 3 * 64)}
+    assert shapes == {65}
 
 
 @pytest.mark.parametrize("limit", [None, 20])

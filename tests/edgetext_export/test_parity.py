@@ -10,7 +10,7 @@ import torch
 from edgetext.checkpoint import load_model
 from edgetext.errors import ExportError
 from edgetext.evaluate.likelihood import likelihood
-from edgetext.training.data import consecutive_windows, open_stream
+from edgetext.training.data import consecutive_windows, document_windows, open_stream
 from edgetext_export.parity import Parity, check_parity, measure_parity, negative_log_likelihood
 from edgetext_runtime import Generator
 
@@ -62,6 +62,28 @@ def test_the_cap_counts_targets_and_progress_reaches_it(run, exported):
     assert parity.tokens == 150
     assert parity.step_tokens == window
     assert seen == [(window, 150), (150, 150)]
+
+
+def test_by_document_the_rows_are_those_of_the_training_side(run, exported):
+    model, session = load_model(run / "student"), Generator.load(exported.path).session
+    length = min(128, model.config.context or 128)
+    text = open_stream(run / "data" / "test.npy")
+    text = text[text != 0]
+    stream = np.concatenate([[0], text[:2], [0], text[:600], [0]]).astype(np.uint16)
+    seen = []
+    parity = measure_parity(
+        model,
+        session,
+        stream,
+        windows="document",
+        limit=500,
+        step_limit=1,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    expected = likelihood(model, document_windows(stream, length, 4, 500))
+    assert parity.tokens == expected.tokens == 3 + (500 - 3) // length * length
+    assert parity.perplexity_fp32 == pytest.approx(expected.perplexity, rel=1e-4)
+    assert seen[-1] == (parity.tokens, parity.tokens)
 
 
 def test_a_stream_without_a_target_is_refused(run, exported):
