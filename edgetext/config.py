@@ -130,6 +130,7 @@ class DistillConfig:
         if self.vocab_size is not None and self.vocab_size < 1:
             raise ConfigError(f"--vocab-size is {self.vocab_size}; it must be at least 1")
         self._check_steps()
+        self._check_teacher()
         self._check_refinement()
         for flag, budget in (("--budget-mb", self.budget_mb), ("--budget-ms", self.budget_ms)):
             if budget is not None and not (budget > 0 and math.isfinite(budget)):
@@ -158,6 +159,17 @@ class DistillConfig:
         ):
             if steps < least:
                 raise ConfigError(f"{flag} is {steps}; it must be at least {least}")
+
+    def _check_teacher(self) -> None:
+        if self.teachers and self.cache:
+            raise ConfigError("targets come from a teacher or its cache: give --teacher or --cache, not both")
+        if self.recipe.needs_teacher() and not self.teachers and not self.cache:
+            raise ConfigError(
+                f"recipe {self.recipe.name!r} needs a teacher; give --teacher, or train on the text alone "
+                f"with --recipe no-teacher"
+            )
+        if self.assistants and not self.teachers:
+            raise ConfigError("--assistant learns from a teacher in memory; give --teacher as well")
 
     def _check_refinement(self) -> None:
         if not self.refine_steps:

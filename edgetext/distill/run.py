@@ -141,17 +141,6 @@ def _check_inputs(config: DistillConfig) -> None:
     shapes += [("--assistant", text) for text in config.assistants] + [("--student", config.student)]
     for flag, text in shapes:
         check_context(resolve_model(text, ANY_VOCABULARY), flag, config)
-    if config.teachers and config.cache:
-        raise ConfigError(
-            "targets come from a teacher or from its cache; give --teacher or --cache, not both"
-        )
-    if config.recipe.needs_teacher() and not config.teachers and not config.cache:
-        raise ConfigError(
-            f"recipe {config.recipe.name!r} needs a teacher; give --teacher, or train on the text alone with "
-            f"--recipe no-teacher"
-        )
-    if config.assistants and not config.teachers:
-        raise ConfigError("--assistant learns from a teacher in memory; give --teacher as well")
     view = expected_view(config, ANY_VOCABULARY)
     chosen_later = config.budget_mb is not None or config.budget_ms is not None
     links = (*config.assistants, *(() if chosen_later else (config.student,)))
