@@ -152,3 +152,44 @@ def test_launches_that_cannot_work_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="2 processes were launched but 1 joined"):
         open_accelerator("fp32")
+
+
+def test_a_whole_run_by_two_processes_is_that_of_one(tmp_path):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(f"the {a} cat sees {b} dogs" for a in range(30) for b in range(9)) + "\n")
+    options = (
+        *(
+            "distill",
+            "--corpus",
+            str(corpus),
+            "--vocab-size",
+            "280",
+            "--precision",
+            "fp32",
+            "--windows",
+            "document",
+        ),
+        *("--teacher", "lstm,embedding=12,hidden=16,layers=1,dropout=0.2", "--recipe", "on-policy"),
+        *("--student", "lstm,embedding=8,hidden=8,layers=1,tied=true", "--batch-size", "8"),
+        *("--teacher-steps", "10", "--distill-steps", "10", "--refine-steps", "0", "--no-frontier"),
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launcher = [
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    ]
+    commands = {
+        "two": [*launcher, "-m", "edgetext", *options],
+        "one": ["edgetext", *options, "--accumulation", "2"],
+    }
+    for name, words in commands.items():
+        command = [sys.executable, "-m", *words, "--run", str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    for model in ("teacher", "student"):
+        file = Path(model) / "model.safetensors"
+        assert differences(tmp_path / "one" / file, tmp_path / "two" / file) < 1e-5
