@@ -15,17 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgetext import __version__
 from edgetext.checkpoint import model_tensors
 from edgetext.errors import ConfigError
 from edgetext.evaluate.markdown import table
 from edgetext.models import KINDS, ModelConfig, build_model
 from edgetext.models.presets import PRESETS, resolve_model
-from edgetext_export.builder import OPSET, ORT_FLOOR
-from edgetext_export.bundle import GENERATION
+from edgetext_export.bundle import GENERATION, bundle_manifest
 from edgetext_export.graph import build_step_graph
 from edgetext_export.ladder import Rung, ladders
-from edgetext_runtime.bundle import Bundle, Manifest, write_bundle
+from edgetext_runtime.bundle import Bundle, write_bundle
 from edgetext_runtime.generator import Generator
 from edgetext_runtime.sampling import UniformStream
 from edgetext_runtime.tokenizer import Tokenizer
@@ -203,23 +201,7 @@ def build_bundle(config: ModelConfig, tokenizer_json: bytes) -> tuple[Bundle, in
     weights = {name: tensor.float().numpy() for name, tensor in model_tensors(model).items()}
     tokenizer = Tokenizer.from_json(tokenizer_json)
     graph = build_step_graph(config, weights, "int8", suppressed=tokenizer.suppressed)
-    manifest = Manifest(
-        name="budget",
-        created_by=f"edgetext {__version__}",
-        architecture=config.kind,
-        config=config.to_dict(),
-        precision=graph.precision,
-        quantisation=graph.quantisation,
-        parameters=config.parameters(),
-        vocab_size=config.vocab_size,
-        context_length=config.context or None,
-        special_tokens={"eos": tokenizer.eos_id, "pad": tokenizer.pad_id, "unk": tokenizer.unk_id},
-        opset=OPSET,
-        ort_floor=ORT_FLOOR,
-        state=graph.state,
-        provenance={},
-        licence="not stated",
-    )
+    manifest = bundle_manifest(config, graph, tokenizer, name="budget", provenance={}, licence="not stated")
     settings = asdict(GENERATION.sampling) | {"max_new_tokens": GENERATION.max_new_tokens}
     members = {
         "model.onnx": graph.model,

@@ -18,11 +18,12 @@ from edgetext_export.card import write_card
 from edgetext_export.golden import record_golden, replay
 from edgetext_export.graph import Precision, StepGraph, build_step_graph
 from edgetext_export.parity import Parity, check_parity, measure_parity
-from edgetext_export.source import Source, read_source
+from edgetext_export.source import read_source
 from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
 from edgetext_runtime.errors import BundleError, EdgetextError
 from edgetext_runtime.generator import Generator
 from edgetext_runtime.sampling import GenerationDefaults, SamplingParams
+from edgetext_runtime.tokenizer import Tokenizer
 
 QUALITY_TOKENS = 20_000
 """Test tokens that the quality record is measured on, at most."""
@@ -102,7 +103,14 @@ def export_run(
     _check_output(path, force)
     config = source.model.config
     graph = build_step_graph(config, source.weights(), precision, suppressed=source.tokenizer.suppressed)
-    manifest = _manifest(source, config, graph)
+    manifest = bundle_manifest(
+        config,
+        graph,
+        source.tokenizer,
+        name=source.name,
+        provenance=source.provenance,
+        licence=str(source.corpus.get("licence") or "not stated"),
+    )
     defaults = generation or GENERATION
     members = {
         "model.onnx": graph.model,
@@ -138,10 +146,18 @@ def export_run(
     )
 
 
-def _manifest(source: Source, config: ModelConfig, graph: StepGraph) -> Manifest:
-    tokenizer = source.tokenizer
+def bundle_manifest(
+    config: ModelConfig,
+    graph: StepGraph,
+    tokenizer: Tokenizer,
+    *,
+    name: str,
+    provenance: dict[str, Any],
+    licence: str,
+) -> Manifest:
+    """What a bundle says of a graph that was built from `config` for `tokenizer`."""
     return Manifest(
-        name=source.name,
+        name=name,
         created_by=f"edgetext {__version__}",
         architecture=config.kind,
         config=config.to_dict(),
@@ -154,8 +170,8 @@ def _manifest(source: Source, config: ModelConfig, graph: StepGraph) -> Manifest
         opset=OPSET,
         ort_floor=ORT_FLOOR,
         state=graph.state,
-        provenance=source.provenance,
-        licence=str(source.corpus.get("licence") or "not stated"),
+        provenance=provenance,
+        licence=licence,
     )
 
 
