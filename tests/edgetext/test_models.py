@@ -219,3 +219,17 @@ def test_shapes_can_be_spelt_out_or_changed():
 def test_a_misspelt_shape_is_refused(text):
     with pytest.raises(ConfigError):
         resolve_model(text, 99)
+
+
+def test_attention_written_out_is_the_fused_kernels():
+    torch.manual_seed(0)
+    config = ModelConfig("transformer", 50, 32, 32, 2, heads=4, kv_heads=2, ffn=48, context=64)
+    model, tokens = build_model(config), torch.randint(50, (3, 20))
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = model(tokens).logits  # with gradients on a CPU in bf16: written out
+        with torch.no_grad():
+            fused = model(tokens).logits
+    assert trained.grad_fn is not None
+    torch.testing.assert_close(trained.float(), fused.float(), atol=0.02, rtol=0.02)
+    exact = model(tokens).logits
+    torch.testing.assert_close(trained.float(), exact, atol=0.05, rtol=0.05)
