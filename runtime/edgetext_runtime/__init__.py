@@ -20,8 +20,17 @@ from edgetext_runtime.errors import (
 )
 
 if TYPE_CHECKING:
+    from edgetext_runtime.aio import AsyncGenerationStream
     from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
-    from edgetext_runtime.generator import Generation, GenerationStream, Generator, Score
+    from edgetext_runtime.generator import (
+        Generation,
+        GenerationStream,
+        Generator,
+        PromptState,
+        Score,
+    )
+    from edgetext_runtime.options import Options
+    from edgetext_runtime.processors import LogitsProcessor
     from edgetext_runtime.sampling import SamplingParams
     from edgetext_runtime.session import StepSession
     from edgetext_runtime.tokenizer import Tokenizer
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncGenerationStream",
     "Bundle",
     "BundleError",
     "DependencyError",
@@ -37,7 +47,10 @@ __all__ = [
     "GenerationStream",
     "Generator",
     "InputError",
+    "LogitsProcessor",
     "Manifest",
+    "Options",
+    "PromptState",
     "ProviderError",
     "SamplingParams",
     "Score",
@@ -49,11 +62,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncGenerationStream": "aio",
     "Bundle": "bundle",
     "Generation": "generator",
     "GenerationStream": "generator",
     "Generator": "generator",
+    "LogitsProcessor": "processors",
     "Manifest": "bundle",
+    "Options": "options",
+    "PromptState": "generator",
     "SamplingParams": "sampling",
     "Score": "generator",
     "StepSession": "session",

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgetext_runtime.errors import InputError
+from edgetext_runtime.errors import BundleError, InputError
+from edgetext_runtime.manifest import parse_json_object
 
 
 def generate_to(
@@ -16,7 +17,7 @@ def generate_to(
     prompt: str = "",
     *,
     threads: int | None = None,
-    provider: str = "cpu",
+    provider: str = "auto",
     as_json: bool = False,
     **settings: Any,
 ) -> None:
@@ -29,13 +30,16 @@ def generate_to(
         threads: threads inside an operator; ``None`` chooses.
         provider: where to run.
         as_json: write one JSON line with text, tokens, seed and timings after the text.
-        settings: as for ``Generator.generate``; ``None`` is the bundle's default.
+        settings: as for ``Generator.generate``; ``None`` is the bundle's default. ``json_schema`` may also
+            be the path of a JSON file.
 
     Raises:
         EdgetextError: for whatever is wrong with the bundle, the prompt or a setting.
     """
     from edgetext_runtime.generator import Generator
 
+    if isinstance(path := settings.get("json_schema"), str):
+        settings["json_schema"] = _read_schema(path)
     _tolerate_narrow_encoding(output)
     shown = _visible if output.isatty() else str
     generator = Generator.load(model, threads="auto" if threads is None else threads, provider=provider)
@@ -56,7 +60,9 @@ def generate_to(
         sys.stderr.write(summary + "\n")
 
 
-def verify_to(output: TextIO, model: str | Path, *, threads: int | None = None) -> bool:
+def verify_to(
+    output: TextIO, model: str | Path, *, threads: int | None = None, provider: str = "auto"
+) -> bool:
     """Replay a bundle's golden tokens and write what came of it; return whether all were the same.
 
     Raises:
@@ -64,7 +70,7 @@ def verify_to(output: TextIO, model: str | Path, *, threads: int | None = None) 
     """
     from edgetext_runtime.generator import Generator
 
-    generator = Generator.load(model, threads="auto" if threads is None else threads)
+    generator = Generator.load(model, threads="auto" if threads is None else threads, provider=provider)
     failed = generator.verify()
     count = len(generator.golden)
     verdict = "gives" if not failed else f"does not give (in {len(failed)} of {count} cases)"
@@ -78,6 +84,15 @@ _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd") | {ord("
 def _visible(text: str) -> str:
     """The text without control characters, which a terminal would obey."""
     return text.translate(_CONTROLS)
+
+
+def _read_schema(path: str) -> dict[str, Any]:
+    try:
+        return parse_json_object(Path(path).read_bytes(), path)
+    except (OSError, ValueError, BundleError) as error:
+        raise InputError(
+            f"json_schema: cannot read {path} ({error}); allowed is a file with a schema"
+        ) from error
 
 
 def _read_stdin() -> str:

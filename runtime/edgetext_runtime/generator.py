@@ -1,4 +1,4 @@
-"""Text from a bundle: generate, stream, score, verify.
+"""Text from a bundle: generate, stream, batch, prefill, score, verify.
 
     >>> generator = Generator.load("model.etx")
     >>> for piece in generator.stream("Return the", temperature=0.8, seed=1):
@@ -8,44 +8,42 @@ The same seed gives the same tokens, whatever was generated before and with howe
 can be used from several threads at once: every call carries its own state.
 """
 
-import os
-import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from threading import Event
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetext_runtime.bundle import Bundle, Manifest, read_bundle
+from edgetext_runtime.context import fit_prompt
+from edgetext_runtime.decoding import decode, decode_best, exhaust
+from edgetext_runtime.engine import Threads, open_session
 from edgetext_runtime.errors import BundleError, InputError, TokenizerError
 from edgetext_runtime.golden import GoldenCase, read_golden
-from edgetext_runtime.results import (
-    FinishReason,
-    Generation,
-    GenerationStream,
-    PieceGenerator,
-    Score,
-    Timings,
-)
-from edgetext_runtime.sampling import (
-    FloatArray,
-    GenerationDefaults,
-    SamplingParams,
-    UniformStream,
-    check_seed,
-)
-from edgetext_runtime.session import State, StepSession
-from edgetext_runtime.stopping import StopFilter, check_stops
+from edgetext_runtime.options import ContextPolicy, Options, Settings, resolve
+from edgetext_runtime.prompt_state import PromptState
+from edgetext_runtime.request import CHUNK, Request, log_softmax, prefill
+from edgetext_runtime.results import Generation, GenerationStream, PieceGenerator, Score, Timings
+from edgetext_runtime.sampling import GenerationDefaults, SamplingParams
 from edgetext_runtime.tokenizer import Tokenizer
 
-__all__ = ["Generation", "GenerationStream", "Generator", "GoldenCase", "Score", "Timings"]
+if TYPE_CHECKING:  # what most programs never need is imported when it is
+    from edgetext_runtime.aio import AsyncGenerationStream
+    from edgetext_runtime.constraints import ConstraintCache
 
-_CHUNK = 256
-"""Most tokens in one call of the graph: bounds the memory of a long prompt or text. It is a constant because
-quantised graphs scale each call on its own, so other cuts could give other tokens."""
-_SMALL_MODEL = 16 << 20
-_MOST_THREADS = 4
+__all__ = [
+    "Generation",
+    "GenerationStream",
+    "Generator",
+    "GoldenCase",
+    "PromptState",
+    "Score",
+    "Timings",
+]
+
 _GREEDY = SamplingParams(temperature=0)
 
 
@@ -54,9 +52,9 @@ class Generator:
 
     Args:
         bundle: the bundle.
-        threads: threads inside an operator, or ``"auto"``: one for a model of less than 16 MiB (more would
-            only wait for each other), else one for each core this process may use, at most four.
-        provider: where to run: ``"cpu"`` or ``"cuda"``.
+        threads: threads inside an operator, or ``"auto"``: as many as :mod:`edgetext_runtime.tuning` finds.
+        provider: where to run: ``"auto"`` (onnxruntime on the CPU where it is installed, else numpy), or by
+            name ``"cpu"``, ``"cuda"`` or ``"numpy"``, which is then used or refused.
 
     Raises:
         BundleError: if the parts of the bundle do not fit each other.
@@ -65,20 +63,22 @@ class Generator:
         ProviderError: if the provider is not available here.
     """
 
-    def __init__(
-        self, bundle: Bundle, *, threads: int | Literal["auto"] = "auto", provider: str = "cpu"
-    ) -> None:
+    def __init__(self, bundle: Bundle, *, threads: Threads = "auto", provider: str = "auto") -> None:
         self.bundle = bundle
         self.tokenizer = _load_tokenizer(bundle)
         self.defaults = GenerationDefaults.from_json(bundle.members["generation.json"])
         self.golden = read_golden(bundle.members["golden.json"], bundle.manifest.vocab_size)
-        model = bundle.members["model.onnx"]
-        count = _auto_threads(len(model)) if threads == "auto" else threads
-        self.session = StepSession(model, bundle.manifest, threads=count, provider=provider)
+        self.session = open_session(
+            bundle.members["model.onnx"],
+            bundle.manifest,
+            sha256=bundle.sha256,
+            threads=threads,
+            provider=provider,
+        )
 
     @classmethod
     def load(
-        cls, source: str | Path | bytes, *, threads: int | Literal["auto"] = "auto", provider: str = "cpu"
+        cls, source: str | Path | bytes, *, threads: Threads = "auto", provider: str = "auto"
     ) -> "Generator":
         """Read a bundle, check it, and make it ready.
 
@@ -97,73 +97,107 @@ class Generator:
         """What the model is."""
         return self.bundle.manifest
 
+    @cached_property
+    def _constraints(self) -> "ConstraintCache":
+        from edgetext_runtime.constraints import ConstraintCache
+
+        return ConstraintCache(self.tokenizer)
+
     def generate(
-        self,
-        prompt: str = "",
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
+        self, prompt: str = "", *, state: PromptState | None = None, **options: Unpack[Options]
     ) -> Generation:
         """Continue a prompt and return when the text is complete.
 
         Args:
             prompt: the text to continue; empty starts a new document.
-            max_new_tokens: most tokens to generate, at least 1.
-            temperature: 0 is greedy; lower is safer, higher more varied.
-            top_k: sample among the k likeliest tokens; 0 is all.
-            top_p: sample among the likeliest tokens that together reach this probability, (0, 1].
-            min_p: drop tokens less likely than this share of the likeliest, [0, 1).
-            seed: 0 to 2**64 - 1, for the same text again; default: a fresh one, given in the result.
-            stop: end the text before the first of these strings.
-
-        The sampling settings that are not given are those of the bundle.
+            state: where to go on from (:meth:`prefill`), with ``prompt`` after it; it is not changed.
+            options: see :class:`~edgetext_runtime.options.Options`.
 
         Raises:
-            InputError: if a parameter is out of range or the prompt longer than the model's context.
+            InputError: if an option is out of range, the prompt longer than the model's context, or the
+                options leave no token to choose.
             TokenizerError: if the prompt cannot be encoded.
         """
-        stream = self.stream(
-            prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=stop,
-        )
+        stream = self.stream(prompt, state=state, **options)
         for _ in stream:
             pass
         return stream.result
 
     def stream(
-        self,
-        prompt: str = "",
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
+        self, prompt: str = "", *, state: PromptState | None = None, **options: Unpack[Options]
     ) -> GenerationStream:
         """Continue a prompt and give the text as it appears; arguments and errors as for :meth:`generate`.
 
-        The arguments are checked here and now; the work is done as the stream is read.
+        The arguments are checked here and now; the work is done as the stream is read. With ``num_beams`` or
+        ``best_of`` the text comes at once, at the end.
         """
-        settings = self.defaults.override(
-            max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
-        )
-        stops = check_stops(stop)
-        seed = check_seed(seed)
-        tokens = [self.manifest.eos_id, *self._encode(prompt, "prompt")]
-        return GenerationStream(self._pieces(tokens, settings, seed, stops))
+        request, cancelled = self._request(prompt, state, resolve(self.defaults, options)), Event()
+        return GenerationStream(_run(request, cancelled), cancelled)
+
+    async def agenerate(
+        self, prompt: str = "", *, state: PromptState | None = None, **options: Unpack[Options]
+    ) -> Generation:
+        """:meth:`generate` for asyncio; cancelling the task ends the work after the step in progress."""
+        return await self.astream(prompt, state=state, **options).read()
+
+    def astream(
+        self, prompt: str = "", *, state: PromptState | None = None, **options: Unpack[Options]
+    ) -> "AsyncGenerationStream":
+        """:meth:`stream` for asyncio: ``async for piece in generator.astream(…)``."""
+        from edgetext_runtime.aio import AsyncGenerationStream
+
+        return AsyncGenerationStream(self.stream(prompt, state=state, **options))
+
+    def generate_batch(self, prompts: Sequence[str], **options: Unpack[Options]) -> list[Generation]:
+        """Continue several prompts, of whatever lengths, faster than one after the other.
+
+        The n-th prompt (from 0) has the seed ``seed + n``. For an fp32 bundle its text is that of
+        ``generate(prompts[n], seed=seed + n)``; for an int8 bundle see :mod:`edgetext_runtime.batch`.
+
+        Args:
+            prompts: the texts to continue.
+            options: see :class:`~edgetext_runtime.options.Options`; the same for all.
+
+        Raises:
+            InputError: as for :meth:`generate`.
+            TokenizerError: if a prompt cannot be encoded.
+        """
+        from edgetext_runtime.batch import decode_batch
+
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+            raise InputError(f"prompts is {prompts!r}; allowed is a list of strings")
+        first = resolve(self.defaults, options)
+        settings = [replace(first, seed=(first.seed + n) % (1 << 64)) for n in range(len(prompts))]
+        requests = [
+            self._request(*pair) for pair in zip(prompts, [None] * len(prompts), settings, strict=True)
+        ]
+        if first.num_beams == 1 and first.best_of == 1:
+            return decode_batch(requests)
+        return [exhaust(_run(request, Event())) for request in requests]
+
+    def prefill(
+        self, prompt: str = "", *, state: PromptState | None = None, context_policy: ContextPolicy = "error"
+    ) -> PromptState:
+        """Pay for a prompt once: the state after it, to be continued any number of times.
+
+        ``generate(state=prefill(prompt))`` gives the tokens of ``generate(prompt)``, up to the rounding of
+        the first one's sampling, which is then done on the host.
+
+        Args:
+            prompt: the text.
+            state: what it comes after; it is not changed. Both texts are encoded by themselves.
+            context_policy: as for :meth:`generate`; what does not fit leaves half of the context.
+
+        Raises:
+            InputError: if the prompt is longer than the model's context.
+            TokenizerError: if it cannot be encoded.
+        """
+        limit = self.manifest.context_length
+        settings = resolve(self.defaults, {"context_policy": context_policy, "seed": 0})
+        request = self._request(prompt, state, settings, room=limit)
+        if not request.fed and state is not None:
+            return state.fork()
+        return prefill(request, self.bundle.sha256)
 
     def score(self, text: str) -> Score:
         """Log-probability of every token of a text, and its perplexity.
@@ -175,13 +209,16 @@ class Generator:
         tokens = self._encode(text, "text")
         if not tokens:
             raise InputError(f"text is {text!r}; allowed is a text of at least one token")
+        fed = fit_prompt(
+            [self.manifest.eos_id, *tokens], self.manifest.context_length, "error", room=0, name="text"
+        )
         state = self.session.new_state()
-        inputs = np.array([self.manifest.eos_id, *tokens[:-1]], np.int64)
+        inputs = np.array([fed[:-1]], np.int64)
         logprobs: list[float] = []
-        for start in range(0, len(tokens), _CHUNK):
-            targets = tokens[start : start + _CHUNK]
+        for start in range(0, len(tokens), CHUNK):
+            targets = tokens[start : start + CHUNK]
             step = self.session.run(
-                inputs[None, start : start + len(targets)],
+                inputs[:, start : start + len(targets)],
                 state,
                 sampling=_GREEDY,
                 uniform=np.zeros(1, np.float32),
@@ -189,7 +226,7 @@ class Generator:
                 want_logits=True,
             )
             if step.logits is not None:
-                logprobs += _log_softmax(step.logits[0])[np.arange(len(targets)), targets].tolist()
+                logprobs += log_softmax(step.logits[0])[np.arange(len(targets)), targets].tolist()
         return Score(tuple(tokens), tuple(logprobs), float(np.exp(-np.mean(logprobs))))
 
     def verify(self) -> list[GoldenCase]:
@@ -209,71 +246,36 @@ class Generator:
     def _encode(self, text: str, name: str) -> list[int]:
         if not isinstance(text, str):
             raise InputError(f"{name} is {text!r}; allowed is a string")
-        tokens = self.tokenizer.encode(text)
-        limit = self.manifest.context_length
-        if limit is not None and len(tokens) + 1 > limit:
-            raise InputError(
-                f"{name} has {len(tokens) + 1} tokens with the start token; allowed is the model's context "
-                f"of {limit}: shorten it"
-            )
-        return tokens
+        return self.tokenizer.encode(text)
 
-    def _prefill(self, tokens: list[int], state: State, sampling: SamplingParams, uniform: float) -> int:
-        """Feed the prompt; return the first token sampled after it."""
-        prompt = np.array([tokens], np.int64)
-        draws = np.array([uniform], np.float32)
-        next_token = 0
-        for start in range(0, len(tokens), _CHUNK):
-            chunk = prompt[:, start : start + _CHUNK]
-            step = self.session.run(chunk, state, sampling=sampling, uniform=draws)
-            next_token = int(step.next_token[0])
-        return next_token
+    def _request(
+        self, prompt: str, state: PromptState | None, settings: Settings, *, room: int | None = None
+    ) -> Request:
+        """What a call asks for, checked; ``room``: for how many tokens to come, if not as asked for."""
+        if state is not None and not (isinstance(state, PromptState) and state.bundle == self.bundle.sha256):
+            raise InputError("state is not of this bundle; allowed is what prefill() of this generator gives")
+        new = self._encode(prompt, "prompt")
+        whole = [self.manifest.eos_id, *new] if state is None else [*state.tokens, *new]
+        limit, policy = self.manifest.context_length, settings.context_policy
+        room = settings.max_new_tokens if room is None else room
+        if state is None:
+            fed = fit_prompt(whole, limit, policy, room=room)
+        elif limit is None or state.length + len(new) <= limit:
+            fed = new
+        else:
+            fed, state = fit_prompt(whole, limit, policy, room=room), None
+        needed = settings.constrained or settings.bad_words
+        constraints = self._constraints.compile(settings) if needed else ()
+        return Request(self.session, self.tokenizer, settings, tuple(whole), state, tuple(fed), constraints)
 
-    def _pieces(
-        self, prompt: list[int], settings: GenerationDefaults, seed: int, stops: tuple[str, ...]
-    ) -> PieceGenerator:
-        """The decode loop: yields text that can be shown, returns the finished generation."""
-        started = time.perf_counter()
-        session, sampling, eos = self.session, settings.sampling, self.manifest.eos_id
-        limit = self.manifest.context_length
-        state, draws = session.new_state(), UniformStream(seed)
-        decoder, stop_filter = self.tokenizer.stream(), StopFilter(stops)
-        shown: list[str] = []
-        tokens: list[int] = []
-        token = self._prefill(prompt, state, sampling, draws.next())
-        prefill_s, decode_s = time.perf_counter() - started, 0.0
-        started = time.perf_counter()
-        while True:
-            if token == eos:
-                reason: FinishReason = "eos"
-                break
-            tokens.append(token)
-            piece = stop_filter.push(decoder.push(token))
-            if piece:
-                shown.append(piece)
-                decode_s += time.perf_counter() - started
-                yield piece
-                started = time.perf_counter()
-            if stop_filter.stopped:
-                reason = "stop"
-                break
-            if len(tokens) == settings.max_new_tokens:
-                reason = "length"
-                break
-            if state.length == limit:
-                reason = "context"
-                break
-            token = session.step(token, state, sampling, draws.next())
-        rest = "" if stop_filter.stopped else stop_filter.push(decoder.flush())
-        if stop_filter.stopped:
-            reason = "stop"
-        rest += stop_filter.flush()
-        decode_s += time.perf_counter() - started
-        if rest:
-            shown.append(rest)
-            yield rest
-        timings = Timings(prefill_s, decode_s)
-        return Generation("".join(shown), tuple(tokens), reason, len(prompt) - 1, seed, timings)
+
+def _run(request: Request, cancelled: Event) -> PieceGenerator:
+    """The decode loop for a request."""
+    if request.settings.num_beams > 1:
+        from edgetext_runtime.beam import decode_beams
+
+        return decode_beams(request, cancelled)
+    return (decode_best if request.settings.best_of > 1 else decode)(request, cancelled)
 
 
 def _load_tokenizer(bundle: Bundle) -> Tokenizer:
@@ -294,17 +296,3 @@ def _load_tokenizer(bundle: Bundle) -> Tokenizer:
             "export the bundle again"
         )
     return tokenizer
-
-
-def _auto_threads(model_bytes: int) -> int:
-    if model_bytes < _SMALL_MODEL:
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_THREADS)
-
-
-def _log_softmax(logits: FloatArray) -> NDArray[np.float64]:
-    """Natural log-probabilities [n, V], in float64."""
-    shifted: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted

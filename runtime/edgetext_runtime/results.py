@@ -2,11 +2,13 @@
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from threading import Event, Lock
+from types import TracebackType
+from typing import Literal, Self
 
 from edgetext_runtime.errors import EdgetextError
 
-FinishReason = Literal["eos", "length", "stop", "context"]
+FinishReason = Literal["eos", "length", "stop", "context", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Timings:
 
     Attributes:
         prefill_s: from the tokenised prompt to the first token.
-        decode_s: all later tokens, with turning them into text.
+        decode_s: all later tokens, with turning them into text; in a batch, those of the whole batch.
     """
 
     prefill_s: float
@@ -29,11 +31,14 @@ class Generation:
     Attributes:
         text: the generated text, without the prompt and without a stop string.
         tokens: the generated ids, without the final end-of-text; with a stop string, up to its last token.
-        finish_reason: ``"eos"`` (the model ended the text), ``"length"`` (``max_new_tokens`` reached),
-            ``"stop"`` (a stop string), or ``"context"`` (the model's context is full).
+        finish_reason: ``"eos"`` (the model ended the text, or its constraint allows nothing more),
+            ``"length"`` (``max_new_tokens`` reached), ``"stop"`` (a stop string), ``"context"`` (the model's
+            context is full), or ``"cancelled"``.
         prompt_tokens: number of tokens the prompt has, without the start token.
         seed: the seed used; give it again for the same text.
         timings: where the time went.
+        logprobs: natural log-probability of every token under the model (before temperature, penalties and
+            bans), if asked for.
     """
 
     text: str
@@ -42,6 +47,7 @@ class Generation:
     prompt_tokens: int
     seed: int
     timings: Timings
+    logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,31 +72,56 @@ PieceGenerator = Generator[str, None, Generation]
 class GenerationStream(Iterator[str]):
     """The text of a generation as it appears; no piece holds part of a character or of a stop string.
 
-    Iterate to the end, then read :attr:`result`. Leaving early just stops the work.
+    Iterate to the end, then read :attr:`result`; or leave early: :meth:`cancel`, or the end of a ``with``
+    block, ends the work after the step in progress, and the result is what there was by then. One thread
+    reads a stream; any thread may cancel it.
     """
 
-    def __init__(self, pieces: PieceGenerator) -> None:
+    def __init__(self, pieces: PieceGenerator, cancelled: Event) -> None:
         self._pieces = pieces
+        self._cancelled = cancelled
+        self._reading = Lock()
         self._result: Generation | None = None
 
     def __next__(self) -> str:
         """The next piece, never empty."""
-        try:
-            return next(self._pieces)
-        except StopIteration as end:
-            if end.value is not None:  # None: the stream had ended before
-                self._result = end.value
-            raise StopIteration from None
+        with self._reading:
+            try:
+                return next(self._pieces)
+            except StopIteration as end:
+                if end.value is not None:  # None: the stream had ended before
+                    self._result = end.value
+                raise StopIteration from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+        if error is None:
+            self._drain()
+
+    def cancel(self) -> None:
+        """End the generation after the step in progress, from any thread (``finish_reason`` "cancelled")."""
+        self._cancelled.set()
 
     @property
     def result(self) -> Generation:
-        """The finished generation.
+        """The finished generation; of one that was cancelled, what there was.
 
         Raises:
-            EdgetextError: if the stream has not been read to its end.
+            EdgetextError: if the stream has neither been read to its end nor cancelled.
         """
+        if self._result is None and self._cancelled.is_set():
+            self._drain()
         if self._result is None:
             raise EdgetextError(
-                "the generation is not finished: read the stream to its end before its result"
+                "the generation is not finished: read the stream to its end before its result, or cancel it"
             )
         return self._result
+
+    def _drain(self) -> None:
+        for _ in self:
+            pass

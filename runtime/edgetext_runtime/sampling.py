@@ -11,7 +11,6 @@ which ``c[i] - p[i] < top_p`` and ``p[i] >= min_p * p[0]``, at least one. With `
 Sources: top-k, Fan et al. 2018; nucleus (top-p), Holtzman et al. 2020; min-p, Nguyen et al. 2024.
 """
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -27,17 +26,20 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1e-3, 1e3
+_LARGEST = 1e300  # no integer, however long, fails to be compared with it
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
-def _check_number(name: str, value: object, ok: bool, allowed: str) -> None:
+def check_number(name: str, value: object, ok: bool, allowed: str) -> None:
+    """Refuse a parameter that is not ``ok`` with an InputError naming it, its value and what is allowed."""
     if not ok:
         raise InputError(f"{name} is {value!r}; allowed is {allowed}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number (``bool`` does not count)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ class SamplingParams:
     def __post_init__(self) -> None:
         """Check every parameter."""
         t, k, p, m = self.temperature, self.top_k, self.top_p, self.min_p
-        warm = _is_number(t) and (t == 0 or _LOWEST_TEMPERATURE <= t <= _HIGHEST_TEMPERATURE)
-        _check_number("temperature", t, warm, "0 (greedy), or a number from 0.001 to 1000")
-        _check_number("top_k", k, is_count(k), "an integer of at least 0 (0: the whole vocabulary)")
-        _check_number("top_p", p, _is_number(p) and 0 < p <= 1, "a number above 0 and up to 1 (1: no limit)")
-        _check_number("min_p", m, _is_number(m) and 0 <= m < 1, "a number from 0 (no limit) to below 1")
+        warm = is_number(t) and (t == 0 or _LOWEST_TEMPERATURE <= t <= _HIGHEST_TEMPERATURE)
+        check_number("temperature", t, warm, "0 (greedy), or a number from 0.001 to 1000")
+        check_number("top_k", k, is_count(k), "an integer of at least 0 (0: the whole vocabulary)")
+        check_number("top_p", p, is_number(p) and 0 < p <= 1, "a number above 0 and up to 1 (1: no limit)")
+        check_number("min_p", m, is_number(m) and 0 <= m < 1, "a number from 0 (no limit) to below 1")
 
     def resolve(self, vocab_size: int) -> "SamplingParams":
         """The same parameters as the graph takes them: greedy as top-k 1, top-k within the vocabulary."""
@@ -133,7 +135,7 @@ def check_seed(seed: int | None) -> int:
     """
     if seed is None:
         return secrets.randbits(31)
-    _check_number("seed", seed, is_count(seed) and seed < 1 << 64, "an integer from 0 to 2**64 - 1")
+    check_number("seed", seed, is_count(seed) and seed < 1 << 64, "an integer from 0 to 2**64 - 1")
     return seed
 
 
@@ -152,7 +154,7 @@ class GenerationDefaults:
     def __post_init__(self) -> None:
         """Check ``max_new_tokens``."""
         count = self.max_new_tokens
-        _check_number("max_new_tokens", count, is_count(count, 1), "an integer of at least 1")
+        check_number("max_new_tokens", count, is_count(count, 1), "an integer of at least 1")
 
     def override(
         self, *, max_new_tokens: int | None = None, **sampling: float | None

@@ -7,20 +7,20 @@ the recurrent state written by one step is read by the next without a copy, and 
 both past and present. What Python does for a token is to set three numbers and to read one.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgetext_runtime.backend import PROVIDERS, available_provider, check_version, load_onnxruntime
+from edgetext_runtime.buffers import Buffers, State, StepResult
+from edgetext_runtime.engine import StateArrays, check_state_arrays
 from edgetext_runtime.errors import BundleError, InputError, ProviderError
 from edgetext_runtime.manifest import REEXPORT, Manifest, is_count
 from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
 from edgetext_runtime.signature import check_signature
 
-_SAMPLING_INPUTS = {"temperature": np.float32, "top_k": np.int64, "top_p": np.float32, "min_p": np.float32}
 _LOG_FATAL_ONLY = 4
 MOST_THREADS = 256
 """More threads than this take onnxruntime many seconds to start, and serve no model."""
@@ -28,79 +28,21 @@ _EXTERNAL_DATA = b"\n\x08location"
 """How a tensor whose weights lie in another file starts to say so (a protobuf key of 8 letters)."""
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """What one call of the graph gives.
-
-    Attributes:
-        next_token: the sampled token of every sequence, int64 [B].
-        logits: float32 [B, n, V] at the n positions asked for; ``None`` unless asked for.
-    """
-
-    next_token: IntArray
-    logits: FloatArray | None
-
-
-class State:
-    """What a generation carries from call to call: made by :meth:`StepSession.new_state`, used by one thread.
-
-    Attributes:
-        batch: number of sequences, B.
-        length: tokens seen so far (equal for all sequences).
-    """
-
-    def __init__(self, batch: int, current: list[Any], other: list[Any]) -> None:
-        self.batch = batch
-        self.length = 0
-        self._current = current  # OrtValues: where the next call reads the state …
-        self._other = other  # … and where it writes it; the same ones for KV caches
-        self._decoder: _Decoder | None = None
-
-    def _swap(self) -> None:
-        self._current, self._other = self._other, self._current
-
-
-class _Buffers:
-    """The small tensors of a call, as numpy arrays and as OrtValues over the same memory."""
-
-    def __init__(self, ort: ModuleType, batch: int, time: int, positions: IntArray) -> None:
-        self.tokens: IntArray = np.zeros((batch, time), np.int64)
-        self.positions = np.ascontiguousarray(positions, np.int64)
-        self.uniform: FloatArray = np.zeros(batch, np.float32)
-        self.past_length: IntArray = np.zeros(1, np.int64)
-        self.next_token: IntArray = np.zeros((batch, 1), np.int64)
-        self.sampling: dict[str, Any] = {name: np.ones(1, dtype) for name, dtype in _SAMPLING_INPUTS.items()}
-        self._params: SamplingParams | None = None
-        alias = ort.OrtValue.ortvalue_from_numpy
-        named = {name: getattr(self, name) for name in ("tokens", "positions", "uniform", "past_length")}
-        self.inputs = {name: alias(array) for name, array in (named | self.sampling).items()}
-        self.output = alias(self.next_token)
-
-    def set_sampling(self, params: SamplingParams, vocab_size: int) -> None:
-        """Write the sampling parameters, unless they are the ones already there."""
-        if params is not self._params:
-            resolved = params.resolve(vocab_size)
-            for name, array in self.sampling.items():
-                array[0] = getattr(resolved, name)
-            self._params = params
-
-
 class _Decoder:
     """The bound buffers of single-token steps for one state."""
 
-    def __init__(self, session: "StepSession", state: State) -> None:
-        self.buffers = _Buffers(session.ort, state.batch, 1, np.zeros(1, np.int64))
-        forth = session.bind(self.buffers, state._current, state._other)
-        back = session.bind(self.buffers, state._other, state._current)
-        self.runs: list[Callable[[], None]] = [session.runner(forth), session.runner(back)]
-        self.turn = 0
+    def __init__(self, session: "StepSession", state: State, want_logits: bool) -> None:
+        self.buffers = Buffers(session.ort, state.batch, 1, np.zeros(1, np.int64))
+        self.logits = session.logits_buffer(state.batch, 1) if want_logits else None
+        one, two = state._sides
+        bindings = [session.bind(self.buffers, *sides, self.logits) for sides in ((one, two), (two, one))]
+        self.runs: list[Callable[[], None]] = [session.runner(binding) for binding in bindings]
 
     def run(self, state: State) -> None:
         """One step: read the buffers, write ``next_token``, advance the state."""
         self.buffers.past_length[0] = state.length
-        self.runs[self.turn]()
-        self.turn ^= 1
-        state._swap()
+        self.runs[state._turn]()
+        state._turn ^= 1
         state.length += 1
 
 
@@ -112,6 +54,7 @@ class StepSession:
         manifest: what the model claims to be.
         threads: threads inside an operator; the tokens do not depend on it.
         provider: ``"cpu"`` or ``"cuda"``; it is used or refused, there is no silent fallback.
+        spinning: whether idle threads wait busily for the next operator; default: with more than one.
 
     Raises:
         BundleError: if the model cannot be loaded or its inputs and outputs are not those of the manifest.
@@ -120,7 +63,15 @@ class StepSession:
         ProviderError: if the provider is not available here.
     """
 
-    def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1, provider: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: bytes,
+        manifest: Manifest,
+        *,
+        threads: int = 1,
+        provider: str = "cpu",
+        spinning: bool | None = None,
+    ) -> None:
         if not is_count(threads, 1) or threads > MOST_THREADS:
             raise InputError(f"threads is {threads!r}; allowed is an integer from 1 to {MOST_THREADS}")
         if _EXTERNAL_DATA in model:
@@ -128,6 +79,7 @@ class StepSession:
         self.ort = load_onnxruntime()
         self.manifest = manifest
         self.threads = threads
+        self.spinning = threads > 1 if spinning is None else spinning
         self.provider = available_provider(self.ort, provider)
         self._device = "cuda" if self.provider == PROVIDERS["cuda"] else "cpu"
         check_version(self.ort, manifest.ort_floor)
@@ -143,7 +95,7 @@ class StepSession:
         options.execution_mode = self.ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = _LOG_FATAL_ONLY  # errors come as exceptions
         options.enable_mem_pattern = False  # a plan is kept for every prompt length: memory that grows
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if self.threads == 1 else "1")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         try:
             return self.ort.InferenceSession(model, options, providers=[self.provider])
         except Exception as error:  # onnxruntime's errors have no common base but this
@@ -157,15 +109,48 @@ class StepSession:
         """
         if not is_count(batch, 1):
             raise InputError(f"batch is {batch!r}; allowed is an integer of at least 1")
-        current, other = [], []
-        for entry in self.manifest.state:
-            shape = entry.concrete_shape(batch, self.manifest.context_length)
-            current.append(self._zeros(shape, entry.dtype))
-            other.append(current[-1] if entry.kind == "kv_cache" else self._zeros(shape, entry.dtype))
-        return State(batch, current, other)
+        shapes = [entry.concrete_shape(batch, self.manifest.context_length) for entry in self.manifest.state]
+        pairs = zip(shapes, self.manifest.state, strict=True)
+        return self._state([np.zeros(shape, entry.dtype) for shape, entry in pairs])
 
-    def _zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
-        return self.ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), self._device, 0)
+    def _state(self, arrays: list[NDArray[Any]]) -> State:
+        """A state over these arrays, which it keeps: of full size, KV caches included."""
+        current, other = [], []
+        for entry, array in zip(self.manifest.state, arrays, strict=True):
+            current.append(self._place(array))
+            other.append(current[-1] if entry.kind == "kv_cache" else self._place(np.zeros_like(array)))
+        return State(len(arrays[0]), current, other)
+
+    def _place(self, array: NDArray[Any]) -> Any:
+        return self.ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+
+    def read_state(self, state: State) -> StateArrays:
+        """Copies of the state's tensors, in the order of the manifest.
+
+        Returns:
+            An array [B, …] for each; KV caches are cut to the ``state.length`` tokens they hold.
+        """
+        arrays = []
+        for entry, value in zip(self.manifest.state, state._sides[state._turn], strict=True):
+            used = tuple(slice(state.length if axis == "context" else None) for axis in entry.shape)
+            arrays.append(np.array(value.numpy()[used]))
+        return tuple(arrays)
+
+    def write_state(self, arrays: Sequence[NDArray[Any]], length: int) -> State:
+        """The reverse of :meth:`read_state`: a state of its own with these contents, after ``length`` tokens.
+
+        Raises:
+            InputError: if a shape or type is not the manifest's.
+        """
+        batch = check_state_arrays(self.manifest, arrays, length)
+        full = []
+        for entry, array in zip(self.manifest.state, arrays, strict=True):
+            whole = np.zeros(entry.concrete_shape(batch, self.manifest.context_length), array.dtype)
+            whole[tuple(slice(size) for size in array.shape)] = array
+            full.append(whole)
+        state = self._state(full)
+        state.length = length
+        return state
 
     def run(
         self,
@@ -195,38 +180,49 @@ class StepSession:
             raise InputError(
                 f"uniform has shape {np.shape(uniform)}; allowed is one number a sequence, ({batch},)"
             )
-        if time == 1 and positions is None and not want_logits:
-            decoder = self._decoder(state)
-            decoder.buffers.set_sampling(sampling, self.manifest.vocab_size)
-            decoder.buffers.tokens[:] = tokens
-            decoder.buffers.uniform[:] = uniform
+        if time == 1 and positions is None:
+            decoder = self._decoder(state, want_logits)
+            self._fill(decoder.buffers, tokens, state, sampling, uniform)
             decoder.run(state)
-            return StepResult(decoder.buffers.next_token[:, 0].copy(), None)
+            return StepResult(
+                decoder.buffers.next_token[:, 0].copy(),
+                None if decoder.logits is None else decoder.logits.copy(),
+            )
         wanted = np.array([time - 1]) if positions is None else np.asarray(positions)
         if wanted.ndim != 1 or wanted.size == 0 or wanted.min() < 0 or wanted.max() >= time:
             raise InputError(f"positions are {positions!r}; allowed are time indices from 0 to {time - 1}")
-        buffers = _Buffers(self.ort, batch, time, wanted)
+        buffers = Buffers(self.ort, batch, time, wanted)
+        self._fill(buffers, tokens, state, sampling, uniform)
+        logits = self.logits_buffer(batch, len(wanted)) if want_logits else None
+        past, present = state._sides[state._turn], state._sides[state._turn ^ 1]
+        self.runner(self.bind(buffers, past, present, logits), shrink=True)()
+        state._turn ^= 1
+        state.length += time
+        return StepResult(buffers.next_token[:, 0].copy(), logits)
+
+    def _fill(
+        self,
+        buffers: Buffers,
+        tokens: IntArray,
+        state: State,
+        sampling: SamplingParams,
+        uniform: FloatArray,
+    ) -> None:
         buffers.set_sampling(sampling, self.manifest.vocab_size)
         buffers.tokens[:] = tokens
         buffers.uniform[:] = uniform
         buffers.past_length[0] = state.length
-        binding = self.bind(buffers, state._current, state._other)
-        logits: FloatArray | None = None
-        if want_logits:
-            logits = np.empty((batch, len(wanted), self.manifest.vocab_size), np.float32)
-            binding.bind_ortvalue_output("logits", self.ort.OrtValue.ortvalue_from_numpy(logits))
-        self.runner(binding, shrink=True)()
-        state._swap()
-        state._decoder = None  # its bindings take turns from where the state lay before
-        state.length += time
-        return StepResult(buffers.next_token[:, 0].copy(), logits)
+
+    def logits_buffer(self, batch: int, count: int) -> FloatArray:
+        """Room for the logits at ``count`` positions, float32 [B, count, V]."""
+        return np.empty((batch, count, self.manifest.vocab_size), np.float32)
 
     def step(self, token: int, state: State, sampling: SamplingParams, uniform: float) -> int:
         """Feed one token of one sequence and sample the next: :meth:`run` for B = T = 1, without its checks.
 
         The caller answers for a token below the vocabulary size and a state of one sequence that is not full.
         """
-        decoder = state._decoder or self._decoder(state)
+        decoder = state._decoders.get(False) or self._decoder(state, False)
         buffers = decoder.buffers
         buffers.set_sampling(sampling, self.manifest.vocab_size)
         buffers.tokens[0, 0] = token
@@ -234,10 +230,10 @@ class StepSession:
         decoder.run(state)
         return buffers.next_token.item()
 
-    def _decoder(self, state: State) -> _Decoder:
-        if state._decoder is None:
-            state._decoder = _Decoder(self, state)
-        return state._decoder
+    def _decoder(self, state: State, want_logits: bool) -> _Decoder:
+        if want_logits not in state._decoders:
+            state._decoders[want_logits] = _Decoder(self, state, want_logits)
+        return state._decoders[want_logits]
 
     def _check_tokens(self, tokens: IntArray, state: State) -> tuple[int, int]:
         if tokens.ndim != 2 or tokens.shape[0] != state.batch or tokens.shape[1] == 0:
@@ -252,8 +248,10 @@ class StepSession:
             )
         return int(tokens.shape[0]), int(tokens.shape[1])
 
-    def bind(self, buffers: _Buffers, past: list[Any], present: list[Any]) -> Any:
-        """An IOBinding that reads ``buffers`` and ``past`` and writes ``next_token`` and ``present``."""
+    def bind(
+        self, buffers: Buffers, past: list[Any], present: list[Any], logits: FloatArray | None = None
+    ) -> Any:
+        """An IOBinding that reads ``buffers`` and ``past`` and writes the token, ``present``, ``logits``."""
         binding = self._session.io_binding()
         for name, value in buffers.inputs.items():
             if name != "past_length" or self.manifest.has_cache:
@@ -262,6 +260,8 @@ class StepSession:
             binding.bind_ortvalue_input(entry.input, before)
             binding.bind_ortvalue_output(entry.output, after)
         binding.bind_ortvalue_output("next_token", buffers.output)
+        if logits is not None:
+            binding.bind_ortvalue_output("logits", self.ort.OrtValue.ortvalue_from_numpy(logits))
         return binding
 
     def runner(self, binding: Any, *, shrink: bool = False) -> Callable[[], None]:

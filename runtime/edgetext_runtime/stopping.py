@@ -1,6 +1,6 @@
 """Stop strings in a stream of text, such that no part of one is ever shown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgetext_runtime.errors import InputError
 
@@ -11,6 +11,8 @@ def check_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: if one is empty or not a string.
     """
+    if not isinstance(stop, Iterable):
+        raise InputError(f"stop has {stop!r}; allowed are strings of at least one character")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in stops:
         if not isinstance(text, str) or text == "":

@@ -74,9 +74,20 @@ sys.addaudithook(forbid)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_missing_onnxruntime_names_the_command(lstm_path):
-    hide = "import sys; sys.modules['onnxruntime'] = None\n"
-    done = run(hide + GENERATE, lstm_path)
+HIDE = "import sys; sys.modules['onnxruntime'] = None\n"
+
+
+def test_missing_onnxruntime_is_replaced_by_numpy(lstm, lstm_path):
+    show = "print(generator.session.provider, *generator.generate('ab', temperature=0).tokens)"
+    done = run(HIDE + GENERATE + show, lstm_path)
+    provider, *tokens = done.stdout.split()
+    assert provider == "numpy", done.stderr
+    assert tuple(map(int, tokens)) == lstm.generate("ab", temperature=0).tokens
+
+
+def test_missing_onnxruntime_asked_for_by_name_names_the_command(lstm_path):
+    by_name = GENERATE.replace("sys.argv[1]", "sys.argv[1], provider='cpu'")
+    done = run(HIDE + by_name, lstm_path)
     assert "DependencyError" in done.stderr
     assert "pip install 'onnxruntime" in done.stderr
 
@@ -103,11 +114,32 @@ def test_command_ends_with_one_json_line(lstm, lstm_path):
     assert result["seed"] == 3
 
 
+def test_command_takes_the_options_of_the_host(lstm, lstm_path, tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": ["ab"]}')
+    for arguments, options in [
+        (["--choice", "cab", "--choice", "dad"], {"choices": ["cab", "dad"]}),
+        (["--regex", "[a-e]{3}"], {"regex": "[a-e]{3}"}),
+        (["--repetition-penalty", 1.5, "--bad-word", "a"], {"repetition_penalty": 1.5, "bad_words": ["a"]}),
+        (["--num-beams", 3, "--length-penalty", 0.5], {"num_beams": 3, "length_penalty": 0.5}),
+        (["--best-of", 2, "--min-new-tokens", 4], {"best_of": 2, "min_new_tokens": 4}),
+    ]:
+        done = command(lstm_path, "ab", "--seed", 3, "--max-new-tokens", 9, *arguments)
+        expected = lstm.generate("ab", seed=3, max_new_tokens=9, **options).text
+        assert (done.stdout, done.stderr) == (expected + "\n", "")
+    done = command(lstm_path, "ab", "--json-schema", schema)
+    assert "json_schema cannot be written in the model's vocabulary" in done.stderr
+    done = command(lstm_path, "ab", "--json", "--logprobs", "--provider", "numpy")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert len(result["logprobs"]) == len(result["tokens"])
+
+
 def test_command_names_what_is_wrong(lstm_path, tmp_path):
     for arguments, message in [
         ([tmp_path / "none.etx"], "no bundle at"),
         ([lstm_path, "--top-p", 3], "top_p is 3.0"),
         ([lstm_path, "--threads", 0], "threads is 0"),
+        ([lstm_path, "--json-schema", tmp_path / "none.json"], "json_schema: cannot read"),
     ]:
         done = command(*arguments)
         assert (done.returncode, done.stdout) == (1, "")

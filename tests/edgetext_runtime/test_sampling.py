@@ -108,7 +108,7 @@ def echo():
 def run_graph(echo, logits, params, uniform):
     """Sample with the graph: the logits are written where the echo model keeps its state."""
     state = echo.new_state(len(logits))
-    state._current[0].update_inplace(logits)
+    state._sides[state._turn][0].update_inplace(logits)
     tokens = np.zeros((len(logits), 1), np.int64)
     return echo.run(tokens, state, sampling=params, uniform=uniform).next_token
 

@@ -1,0 +1,203 @@
+"""A generation that is asked for, and where its tokens come from.
+
+The native path leaves sampling to the graph and never sees the logits; the host path, taken when an option
+needs it, has them and chooses with a :class:`~edgetext_runtime.processors.Chooser`. Random numbers are the
+same ones on
+both: one for each token, from the seed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetext_runtime.context import last_half
+from edgetext_runtime.engine import StepBackend, StepOutput
+from edgetext_runtime.errors import BundleError
+from edgetext_runtime.manifest import REEXPORT
+from edgetext_runtime.numpy_sampling import choose
+from edgetext_runtime.options import Settings
+from edgetext_runtime.processors import BANNED, Chooser
+from edgetext_runtime.prompt_state import PromptState
+from edgetext_runtime.sampling import FloatArray, UniformStream
+from edgetext_runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from edgetext_runtime.constraints import Constraint
+
+CHUNK = 256
+"""Most tokens in one call of the graph: bounds the memory of a long prompt or text. It is a constant because
+quantised graphs scale each call on its own, so other cuts could give other tokens."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A generation that has been checked and can run.
+
+    Attributes:
+        session: runs the model.
+        tokenizer: turns tokens into text.
+        settings: what is asked for.
+        prompt: all ids before the text, start token first.
+        state: where to start from, or ``None``: from nothing.
+        fed: the ids to feed from there.
+        constraints: what the text must satisfy.
+    """
+
+    session: StepBackend
+    tokenizer: Tokenizer
+    settings: Settings
+    prompt: tuple[int, ...]
+    state: PromptState | None
+    fed: tuple[int, ...]
+    constraints: "tuple[Constraint, ...]" = ()
+
+    def chooser(self) -> Chooser:
+        """What chooses this request's tokens on the host."""
+        tokenizer = self.tokenizer
+        return Chooser(
+            self.settings,
+            self.prompt[1:],
+            tokenizer.vocab_size,
+            tokenizer.eos_id,
+            tokenizer.suppressed,
+            self.constraints,
+        )
+
+    def chunks(self, tokens: Sequence[int]) -> Iterator[NDArray[np.int64]]:
+        """The tokens in pieces [1, T] for one call each."""
+        array = np.array([tokens], np.int64)
+        return (array[:, start : start + CHUNK] for start in range(0, len(tokens), CHUNK))
+
+
+class TokenSource:
+    """The tokens of one generation, from the first on.
+
+    Attributes:
+        state: where the model stands.
+        chooser: what chooses on the host; ``None`` on the native path.
+        logprobs: of the tokens so far, if the settings ask for them.
+    """
+
+    state: Any
+
+    def __init__(self, request: Request, cancelled: Event) -> None:
+        settings = request.settings
+        self._request = request
+        self._cancelled = cancelled
+        self._session = request.session
+        self._sampling = settings.sampling
+        self.chooser = request.chooser() if settings.on_host else None
+        self.want_logits = settings.on_host or settings.logprobs
+        self.logprobs: list[float] = []
+        self.draw = UniformStream(settings.seed).next
+
+    def first(self) -> int | None:
+        """Feed the prompt; the first token after it, or ``None`` if cancelled before."""
+        given = self._request.state
+        if given is None:
+            self.state = self._session.new_state()
+            return self._feed(self._request.fed)
+        self.state = self._session.write_state(given.arrays, given.length)
+        if self._request.fed:
+            return self._feed(self._request.fed)
+        uniform = self.draw()
+        if self.chooser is not None:
+            return self.pick(0, given.logits, uniform)
+        allowed = given.logits.copy()
+        allowed[list(self._request.tokenizer.suppressed)] = BANNED
+        token = choose(allowed, self._sampling.resolve(len(allowed)), uniform)
+        return self.pick(token, given.logits, uniform)
+
+    def next(self, token: int) -> int:
+        """Feed a token; the one after it."""
+        if not self.want_logits:
+            return self._session.step(token, self.state, self._sampling, self.draw())
+        uniform = self.draw()
+        step = self._session.run(
+            np.array([[token]]),
+            self.state,
+            sampling=self._sampling,
+            uniform=np.array([uniform], np.float32),
+            want_logits=True,
+        )
+        return self.pick(int(step.next_token[0]), last_logits(step)[0], uniform)
+
+    def slide(self, text: Sequence[int]) -> int | None:
+        """The next token when the context is full: go on from its last half."""
+        limit = self._session.manifest.context_length or 0
+        self.state = self._session.new_state()
+        return self._feed(last_half((*self._request.prompt, *text), limit))
+
+    def pick(self, sampled: int, logits: FloatArray | None, uniform: float) -> int:
+        """The token to take: the graph's, or the host's choice from the logits [V]."""
+        if logits is None:
+            return sampled
+        if self.chooser is not None:
+            sampled = self.chooser.choose(logits, uniform)
+            self.chooser.push(sampled)
+        if self._request.settings.logprobs:
+            self.logprobs.append(float(log_softmax(logits)[sampled]))
+        return sampled
+
+    def _feed(self, tokens: Sequence[int]) -> int | None:
+        uniform = self.draw()
+        draws = np.array([uniform], np.float32)
+        left = len(tokens)
+        token, logits = 0, None
+        for chunk in self._request.chunks(tokens):
+            if self._cancelled.is_set():
+                return None
+            left -= chunk.shape[1]
+            step = self._session.run(
+                chunk,
+                self.state,
+                sampling=self._sampling,
+                uniform=draws,
+                want_logits=self.want_logits and left == 0,
+            )
+            token = int(step.next_token[0])
+            logits = last_logits(step)[0] if self.want_logits and left == 0 else None
+        return self.pick(token, logits, uniform)
+
+
+def prefill(request: Request, bundle: str) -> PromptState:
+    """The state after a request's prompt.
+
+    Args:
+        request: its ``fed`` must not be empty.
+        bundle: SHA-256 of the bundle.
+    """
+    session, given = request.session, request.state
+    state = session.new_state() if given is None else session.write_state(given.arrays, given.length)
+    sampling, uniform = request.settings.sampling, np.zeros(1, np.float32)
+    logits = np.zeros(request.tokenizer.vocab_size, np.float32)
+    for chunk in request.chunks(request.fed):
+        step = session.run(chunk, state, sampling=sampling, uniform=uniform, want_logits=True)
+        logits = last_logits(step)[0]
+    return PromptState(bundle, request.prompt, state.length, session.read_state(state), logits.copy())
+
+
+def prefilled(request: Request) -> Request:
+    """The same request, its prompt paid for."""
+    if not request.fed:
+        return request
+    return replace(request, state=prefill(request, ""), fed=())
+
+
+def log_softmax(logits: FloatArray) -> NDArray[np.float64]:
+    """Natural log-probabilities [..., V], in float64."""
+    shifted: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def last_logits(step: StepOutput) -> FloatArray:
+    """The logits [B, V] of the last position of a step that was asked for them."""
+    if step.logits is None:
+        raise BundleError(f"model.onnx gave no logits; {REEXPORT}")
+    row: FloatArray = step.logits[:, -1]
+    return row
