@@ -118,7 +118,7 @@ def export_run(
         "generation.json": _json(asdict(defaults.sampling) | {"max_new_tokens": defaults.max_new_tokens}),
         "golden.json": _json({"cases": []}),
     }
-    generator = Generator(Bundle(manifest, members, ""), threads=1)
+    generator = Generator(Bundle(manifest, members, ""), threads=1, provider="cpu")
     quality = measure_parity(
         source.model,
         generator.session,
@@ -197,7 +197,7 @@ def _write_verified(path: Path, manifest: Manifest, members: dict[str, bytes]) -
             write_bundle(draft, manifest, members, force=True)
             bundle = read_bundle(draft)
             for threads in VERIFIED_THREADS:
-                _check_replay(Generator(bundle, threads=threads), threads)
+                _check_replay(Generator(bundle, threads=threads, provider="cpu"), threads)
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)

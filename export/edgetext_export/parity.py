@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetext.errors import ExportError
+from edgetext_runtime.engine import StepBackend
 from edgetext_runtime.sampling import SamplingParams
-from edgetext_runtime.session import StepSession
 
 if TYPE_CHECKING:
     from edgetext.models.base import GeneratorModel
@@ -74,7 +74,7 @@ class Parity:
 
 def measure_parity(
     model: GeneratorModel,
-    session: StepSession,
+    session: StepBackend,
     stream: TokenStream,
     *,
     windows: str = "stream",
@@ -170,7 +170,7 @@ def reference_logits(model: GeneratorModel, tokens: IntArray) -> FloatArray:
     return logits
 
 
-def prompt_logits(session: StepSession, tokens: IntArray) -> FloatArray:
+def prompt_logits(session: StepBackend, tokens: IntArray) -> FloatArray:
     """Logits [T,V] of the graph for tokens [T] given at once."""
     state = session.new_state()
     positions = np.arange(len(tokens))
@@ -180,7 +180,7 @@ def prompt_logits(session: StepSession, tokens: IntArray) -> FloatArray:
     return _present(result.logits)[0]
 
 
-def step_logits(session: StepSession, tokens: IntArray) -> FloatArray:
+def step_logits(session: StepBackend, tokens: IntArray) -> FloatArray:
     """Logits [T,V] of the graph for tokens [T] given one by one."""
     state = session.new_state()
     rows = [

@@ -67,10 +67,12 @@ class _Planner:
     def plan(self) -> Plan:
         """Read every node, then check what the outputs of the graph have become."""
         states = {entry.input: StateValue(entry) for entry in self._manifest.state}
-        inputs = {value.name: value.name for value in self._graph.inputs} | states
+        inputs: dict[str, Symbol] = {value.name: value.name for value in self._graph.inputs}
+        inputs.update(states)
         if clash := sorted(set(inputs) & set(self._graph.constants)):
             raise refuse(f"{clash[0]!r} is an input and a weight")
-        self._symbols |= self._graph.constants | inputs
+        self._symbols.update(self._graph.constants)
+        self._symbols.update(inputs)
         for node in self._graph.nodes:
             self._read(node)
         logits = self._symbols.get("logits")
