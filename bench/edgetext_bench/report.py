@@ -249,7 +249,7 @@ def _decode_table(record: Record, runs: Sequence[tuple[Run, RunSummary]]) -> str
                 _scaled(stream.get("p50"), 1e6, interval=True),
                 *(_scaled(stream.get(name), 1e6) for name in ("p90", "p99")),
                 _scaled(row.step_s["p50"], 1e6),
-                _scaled(row.tokens_per_s, 1, interval=True),
+                _scaled(row.tokens_per_s, 1),
             )
         )
     head = ("bundle × threads", "p50", "p90", "p99", "session p50", "tokens/s")

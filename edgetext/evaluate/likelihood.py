@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,45 +35,65 @@ class Likelihood:
         return math.exp(self.nll)
 
 
-@torch.no_grad()
-def likelihood(model: torch.nn.Module, windows: Windows) -> Likelihood:
-    """Mean NLL of a model over windows."""
-    device = next(model.parameters()).device
-    total, count = 0.0, 0
-    for tokens, mask in windows:
-        tokens, mask = tokens.to(device), mask.to(device)
-        logits = model(tokens[:, :-1]).logits.float()
-        nll = -logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]  # [B,T]
-        size = int(mask.sum())
-        total += float(masked_mean(nll.cpu().double(), mask.cpu())) * size
-        count += size
-    return Likelihood(total / count, count)
-
-
 @dataclass(frozen=True)
 class Likeness:
-    """How close a student's distributions are to its teacher's."""
+    """How close a model's distributions are to its teacher's."""
 
     agreement: float
     """Share of positions where both models' most likely token is the same."""
     kl: float
-    """KL(teacher ‖ student), nats per token."""
+    """KL(teacher ‖ model), nats per token."""
+
+
+@dataclass
+class _Sums:
+    """What one model has gathered over the windows so far."""
+
+    nll: float = 0.0
+    same: int = 0
+    kl: float = 0.0
 
 
 @torch.no_grad()
-def likeness(student: GeneratorModel, teacher: GeneratorModel, windows: Windows) -> Likeness:
-    """Compare a student with its teacher at every position of windows."""
-    device = next(student.parameters()).device
-    same, divergence, count = 0, 0.0, 0
+def measure(
+    models: Mapping[str, torch.nn.Module], windows: Windows, teacher: str | None = None
+) -> dict[str, tuple[Likelihood, Likeness | None]]:
+    """Likelihood of several models over the same windows, and their likeness to one of them, the `teacher`.
+
+    The teacher reads every window once, however many models are compared with it.
+    """
+    sums = {name: _Sums() for name in models}
+    count = 0
+    names = sorted(models, key=lambda name: name != teacher)  # the teacher first
     for tokens, mask in windows:
-        tokens, mask = tokens.to(device), mask.to(device)
-        ours = student(tokens[:, :-1]).logits.float().log_softmax(-1)
-        theirs = teacher(tokens[:, :-1]).logits.float().log_softmax(-1)
-        size = int(mask.sum())
-        same += int(((ours.argmax(-1) == theirs.argmax(-1)) & mask).sum())
-        divergence += float(forward_kl(ours, theirs, mask)) * size
-        count += size
-    return Likeness(same / count, divergence / count)
+        theirs: Tensor | None = None
+        for name in names:
+            model = models[name]
+            device = next(model.parameters()).device
+            targets, real = tokens[:, 1:, None].to(device), mask.to(device)
+            log_p = model(tokens[:, :-1].to(device)).logits.float().log_softmax(-1)  # [B,T,V]
+            if name == teacher:
+                theirs = log_p
+            nll = -log_p.gather(-1, targets)[..., 0]
+            size = int(mask.sum())
+            sums[name].nll += float(masked_mean(nll.cpu().double(), mask)) * size
+            if theirs is not None:
+                theirs = theirs.to(device)
+                sums[name].same += int(((log_p.argmax(-1) == theirs.argmax(-1)) & real).sum())
+                sums[name].kl += float(forward_kl(log_p, theirs, real)) * size
+        count += int(mask.sum())
+    return {
+        name: (
+            Likelihood(s.nll / count, count),
+            None if teacher is None else Likeness(s.same / count, s.kl / count),
+        )
+        for name, s in ((name, sums[name]) for name in models)
+    }
+
+
+def likelihood(model: torch.nn.Module, windows: Windows) -> Likelihood:
+    """Mean NLL of a model over windows."""
+    return measure({"model": model}, windows)["model"][0]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from edgetext.checkpoint import read_json, write_json
 from edgetext.distill.directory import stage_names
 from edgetext.distill.model_files import is_finished_model, load_any
 from edgetext.evaluate.frontier import Referee, Verdict, beginnings
-from edgetext.evaluate.likelihood import WINDOW, Windows, decode_speed, likelihood, likeness
+from edgetext.evaluate.likelihood import WINDOW, decode_speed, measure
 from edgetext.evaluate.ngrams import ReferenceSet, bleu, self_bleu
 from edgetext.models.base import GeneratorModel, sample_tokens
 from edgetext.models.ensemble import EnsembleGenerator
@@ -44,15 +44,16 @@ def summarise(work: Workspace, teacher: Teacher | None, verdict: Verdict | None)
     """Measure every model of a run and write result.json; returns what it holds."""
     work.say("measuring: perplexity, agreement, speed, quality against diversity")
     models = _models(work, teacher)
-    reference = models.get("teacher")
     splits = {
         name: work.windows(stream, EVALUATION_TOKENS)
         for name, stream in (("valid", work.valid), ("test", work.test))
     }
+    valid = measure(models, splits["valid"])
+    test = measure(models, splits["test"], "teacher" if "teacher" in models else None)
     rows: list[dict[str, Any]] = []
     for name, model in models.items():
         plain = model.model if isinstance(model, QuantizedGenerator) else model
-        measured = {split: likelihood(model, windows) for split, windows in splits.items()}
+        likelihood, likeness = test[name]
         rows.append(
             {
                 "name": name,
@@ -60,9 +61,11 @@ def summarise(work: Workspace, teacher: Teacher | None, verdict: Verdict | None)
                 "arithmetic": "fp32" if plain is model else "int8",
                 "parameters": model.parameters_count(),
                 "fp32_bytes": 4 * model.parameters_count(),
-                "valid_perplexity": measured["valid"].perplexity,
-                "test_perplexity": measured["test"].perplexity,
-                **_against(model, reference, splits["test"]),
+                "valid_perplexity": valid[name][0].perplexity,
+                "test_perplexity": likelihood.perplexity,
+                "quality_kept": None,
+                "agreement": None if likeness is None else likeness.agreement,
+                "kl_teacher": None if likeness is None else likeness.kl,
                 "torch_tokens_per_second": decode_speed(plain),
                 "seconds": _stage_seconds(work.directory / name),
             }
@@ -120,16 +123,6 @@ def _accepted(work: Workspace, verdict: Verdict | None) -> str:
     if work.config.quantized_steps:
         return "quantized"
     return "refined" if verdict is not None and verdict.accepted else "distilled"
-
-
-def _against(
-    model: GeneratorModel, reference: GeneratorModel | None, windows: Windows
-) -> dict[str, float | None]:
-    """A model beside the teacher on the test split; nothing without a teacher in memory."""
-    if reference is None:
-        return {"quality_kept": None, "agreement": None, "kl_teacher": None}
-    near = likeness(model, reference, windows)
-    return {"quality_kept": None, "agreement": near.agreement, "kl_teacher": near.kl}
 
 
 def _add_kept(rows: list[dict[str, Any]]) -> None:

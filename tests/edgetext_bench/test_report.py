@@ -21,6 +21,25 @@ def stretched(record: Record, factor: int) -> Record:
     return replace(record, runs=(replace(slow, rounds=rounds), fast))
 
 
+def at_a_pace(record: Record, ns: int) -> Record:
+    """The record with steps of about ``ns``, whatever else this machine had to do while it was made."""
+    runs = tuple(
+        replace(
+            run,
+            rounds=tuple(
+                replace(
+                    r,
+                    step_ns=tuple(ns + 100 * (i % 7) for i, _ in enumerate(r.step_ns)),
+                    stream_ns=tuple(ns + 100 * (i % 5) for i, _ in enumerate(r.stream_ns)),
+                )
+                for r in run.rounds
+            ),
+        )
+        for run in record.runs
+    )
+    return replace(record, runs=runs)
+
+
 def test_quantiles_pool_the_rounds():
     figure = quantile([[1.0, 2.0, 3.0], [4.0, 5.0]])
     assert figure.value == 3
@@ -103,9 +122,9 @@ def test_all_of_it_fits_a_hundred_columns(record):
     named = tuple(replace(b, file=f"student-{b.precision}.etx", parameters=782_720) for b in record.bundles)
     recipe = "int8-weights-dynamic-activations"
     named = (named[0], replace(named[1], recipe=recipe, architecture="transformer"))
-    text = markdown_table(stretched(replace(record, bundles=named), 30))
+    text = markdown_table(stretched(at_a_pace(replace(record, bundles=named), 60_000), 30))
     assert recipe in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert not [line for line in text.splitlines() if len(line) > 100]
 
 
 def test_notes_warn_about_what_spoils_figures(record):
