@@ -38,14 +38,14 @@ from edgetext.models.transformer import TransformerGenerator
 from edgetext.training.data import open_stream
 from edgetext.training.processes import by_main
 
-VALIDATION_TOKENS = 16_384
-"""Most tokens of the validation split that are read at every validation."""
-
 if TYPE_CHECKING:
     from edgetext.distill.cache import TargetCache
     from edgetext.distill.tasks import DistillTask
     from edgetext.distill.teacher_text import TeacherText
     from edgetext.distill.workspace import Workspace
+
+VALIDATION_TOKENS = 16_384
+"""Most tokens of the validation split that are read at every validation."""
 
 
 @dataclass

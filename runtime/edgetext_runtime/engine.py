@@ -20,13 +20,6 @@ StateArrays = tuple[NDArray[Any], ...]
 """A state as numpy arrays in the order of the manifest: [B, …], KV caches cut to the tokens seen so far."""
 
 
-class StepState(Protocol):
-    """What sequences carry from call to call; used by one thread at a time."""
-
-    batch: int
-    length: int
-
-
 class StepOutput(Protocol):
     """The sampled tokens, int64 [B], and the logits, float32 [B, n, V], where they were asked for."""
 
