@@ -30,6 +30,7 @@ from edgetext.models.ensemble import EnsembleGenerator
 from edgetext.models.presets import resolve_model
 from edgetext.training.data import DocumentSampler, WindowSampler, open_stream
 from edgetext.training.loop import build_optimizer
+from edgetext.training.processes import resolve_precision
 from edgetext.training.settings import OptimizerSettings
 
 
@@ -52,7 +53,7 @@ def main() -> None:
     teacher = models[0] if len(models) == 1 else EnsembleGenerator(models)
     kind = DocumentSampler if cache.manifest.windows == "document" else WindowSampler
     sampler = kind(stream, given.length, given.batch_size, 0)
-    bf16 = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    bf16 = resolve_precision("auto", torch.device("cpu")) == "bf16"
     sides: dict[str, tuple[DistillTask, torch.optim.Optimizer]] = {}
     sources: dict[str, Targets] = {"live": LiveTargets(teacher), "cached": CachedTargets(cache)}
     for name, targets in sources.items():

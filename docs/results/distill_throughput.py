@@ -33,6 +33,7 @@ from edgetext.models.presets import resolve_model
 from edgetext.models.transformer import TransformerGenerator
 from edgetext.training.data import DocumentSampler, WindowSampler, open_stream
 from edgetext.training.loop import build_optimizer
+from edgetext.training.processes import resolve_precision
 from edgetext.training.settings import OptimizerSettings
 
 TEACHER, STUDENT = "transformer-teacher,dropout=0.0", "transformer-student"
@@ -181,7 +182,7 @@ def main() -> None:
         shuffled = None
         if isinstance(sampler, DocumentSampler):
             shuffled = sampler.rows[np.random.default_rng(0).permutation(len(sampler.rows))]
-        auto = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        auto = resolve_precision("auto", torch.device("cpu")) == "bf16"
         loops: dict[str, Loop] = {}
         for bf16 in (False, True):
             name = "bf16" if bf16 else "fp32"

@@ -15,6 +15,7 @@ from typing import Any
 
 from edgetext.checkpoint import read_json
 from edgetext.errors import CheckpointError, ConfigError
+from edgetext.models.config import TRAINING_ONLY
 from edgetext_runtime.bundle import read_bundle
 
 BUNDLE = "student-int8.etx"
@@ -43,7 +44,7 @@ class RunFigures:
     settings: Mapping[str, Any]
     """Flat configuration without what `NO_SETTING` names; the run's own seed in a path reads `{seed}`."""
     shape: Mapping[str, Any]
-    """The student's model configuration without its dropout, which is training, not shape."""
+    """The student's model configuration without its dropouts, which are training, not shape."""
     protocol: Mapping[str, str]
     """What must be equal for two perplexities to be comparable."""
     parameters: int
@@ -132,7 +133,7 @@ def _read_run(directory: Path) -> RunFigures:
             recipe=_recipe(config.get("recipe", FIRST_RECIPE)),
             seed=seed,
             settings=_settings(config, seed),
-            shape={k: v for k, v in bundle.manifest.config.items() if k != "dropout"},
+            shape={k: v for k, v in bundle.manifest.config.items() if k not in TRAINING_ONLY},
             protocol=_protocol(corpus, result, quality),
             parameters=bundle.manifest.parameters,
             bundle_bytes=(directory / BUNDLE).stat().st_size,

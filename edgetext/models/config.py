@@ -13,6 +13,12 @@ INT8_BLOCKS = (128, 64, 32, 16)
 """Weights that share a scale when exported as 8-bit integers: the largest that divides a row is used. Fewer
 scales read faster, and perplexity does not tell the sizes apart."""
 
+DROPOUTS = ("dropout", "recurrent_dropout", "word_dropout")
+"""Probabilities that matter in training only."""
+TRAINING_ONLY = {*DROPOUTS, "locked_dropout"}
+"""Fields that say how a model is trained, not what it computes."""
+_WRITTEN_IF_SET = {"bottleneck", *TRAINING_ONLY} - {"dropout"}
+
 
 def choose_block(width: int) -> int:
     """Return the largest of `INT8_BLOCKS` that divides `width`, or 32 (with padding) where none does."""
@@ -45,6 +51,14 @@ class ModelConfig:
     """Whether the output layer shares the embedding matrix."""
     dropout: float = 0.0
     """Dropout probability in training, on embeddings and between layers."""
+    locked_dropout: bool = False
+    """Whether a row drops the same units at all its T positions (Gal & Ghahramani 2016; LSTM only)."""
+    recurrent_dropout: float = 0.0
+    """Share of recurrent weights dropped in training, drawn once a batch (DropConnect, Merity et al. 2018 §3;
+    LSTM only)."""
+    word_dropout: float = 0.0
+    """Share of the vocabulary whose input embeddings are zero for a batch in training (Gal & Ghahramani 2016,
+    §4.2; LSTM only)."""
     rope_theta: float = 10000.0
     """Base of the rotary frequencies (Transformer only)."""
     norm_eps: float = 1e-5
@@ -60,8 +74,9 @@ class ModelConfig:
         for name in ("vocab_size", "embedding", "hidden", "layers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model {name} is {getattr(self, name)}; it must be at least 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"model dropout is {self.dropout}; it must be in [0, 1)")
+        for name in DROPOUTS:
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"model {name} is {getattr(self, name)}; it must be in [0, 1)")
         if self.kind == "transformer":
             self._check_transformer()
         elif self.heads or self.kv_heads or self.ffn or self.context or self.bottleneck:
@@ -70,6 +85,11 @@ class ModelConfig:
             )
 
     def _check_transformer(self) -> None:
+        if self.locked_dropout or self.recurrent_dropout or self.word_dropout:
+            raise ConfigError(
+                "locked_dropout, recurrent_dropout and word_dropout belong to an lstm; "
+                "a transformer has dropout"
+            )
         if self.embedding != self.hidden:
             raise ConfigError(
                 f"a transformer has embedding == hidden, not {self.embedding} and {self.hidden}"
@@ -146,15 +166,13 @@ class ModelConfig:
         return replace(self, vocab_size=vocab_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values; `bottleneck` only where there is one.
+        """Return the fields as plain JSON values; those that not every shape has only where they are set.
 
-        So a shape without one is written as it was before there were any, and fingerprints of finished
+        So a shape without them is written as it was before there were any, and fingerprints of finished
         stages still hold.
         """
         values = asdict(self)
-        if not self.bottleneck:
-            del values["bottleneck"]
-        return values
+        return {name: value for name, value in values.items() if value or name not in _WRITTEN_IF_SET}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:

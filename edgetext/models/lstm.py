@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgetext.models.base import GeneratorModel, Output, State
 from edgetext.models.config import ModelConfig
@@ -13,7 +14,8 @@ class LSTMGenerator(GeneratorModel):
     """Recurrent generator; the state is h and c of every layer, so its context has no limit.
 
     Where H differs from E the last layer's output is projected to E, which lets the output layer be tied
-    to the embedding (Press & Wolf 2017) and keeps it small when it is not.
+    to the embedding (Press & Wolf 2017) and keeps it small when it is not. In training, units, recurrent
+    weights and words can be dropped (Gal & Ghahramani 2016; Merity et al. 2018).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -24,7 +26,7 @@ class LSTMGenerator(GeneratorModel):
         self.lstm = nn.LSTM(E, H, config.layers, batch_first=True)
         self.projection = nn.Linear(H, E) if H != E else nn.Identity()
         self.head = nn.Linear(E, V)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = LockedDropout(config.dropout) if config.locked_dropout else nn.Dropout(config.dropout)
         self._initialise()
         if config.tied:
             self.head.weight = self.embedding.weight
@@ -50,7 +52,10 @@ class LSTMGenerator(GeneratorModel):
         internals: bool = False,
     ) -> Output:
         """See `GeneratorModel.forward`; `hidden` holds the embedding output and every layer's output."""
-        x = self.dropout(self.embed(tokens, embeddings, condition))  # [B,T,E]
+        x = self.embed(tokens, embeddings, condition)  # [B,T,E]
+        if tokens is not None and self.training and self.config.word_dropout:
+            x = x * self._kept_words(x)[tokens]  # [B,T,1]
+        x = self.dropout(x)
         hidden = [x]
         new_state: list[Tensor] = []
         for layer in range(self.config.layers):
@@ -73,5 +78,24 @@ class LSTMGenerator(GeneratorModel):
             initial = (h.unsqueeze(0).to(x.dtype), c.unsqueeze(0).to(x.dtype))
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = [getattr(self.lstm, f"{name}_l{layer}") for name in names]
+        weights[1] = F.dropout(weights[1], self.config.recurrent_dropout, self.training)
         y, h, c = torch._VF.lstm(x, initial, weights, True, 1, 0.0, self.training, False, True)
         return y, h[0], c[0]
+
+    def _kept_words(self, like: Tensor) -> Tensor:
+        """Draw the factor of every word's embedding [V,1]: 0, or 1 / (1 - p)."""
+        return F.dropout(like.new_ones(self.config.vocab_size, 1), self.config.word_dropout)
+
+
+class LockedDropout(nn.Module):
+    """Dropout that draws one mask per row for all its positions (Gal & Ghahramani 2016)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop units of x [B,T,H] in training."""
+        if not self.training or not self.p:
+            return x
+        return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p)

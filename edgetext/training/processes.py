@@ -58,13 +58,13 @@ def open_accelerator(precision: Precision) -> Accelerator:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:
-    """Return accelerate's name for a precision: ``auto`` is bf16 where matrix units compute it, else fp32."""
+    """Return accelerate's name for a precision: ``auto`` is bf16 where the device computes it, else fp32."""
     if precision != "auto":
         return {"fp32": "no", "bf16": "bf16"}[precision]
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if capabilities.get("amx_bf16") else "no"
+    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "no"
 
 
 @contextmanager
