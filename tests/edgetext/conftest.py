@@ -1,8 +1,11 @@
-"""A tiny corpus."""
+"""A tiny corpus, and the mask of the losses' tests."""
 
 from pathlib import Path
 
 import pytest
+import torch
+from loss_cases import LENGTHS, T
+from torch import Tensor
 
 COLOURS = ("red", "blue", "green", "black", "white", "yellow")
 ANIMALS = ("cat", "dog", "bird", "horse", "cow")
@@ -23,3 +26,9 @@ def tiny_corpus(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "animals.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def mask() -> Tensor:
+    """Real positions [B,T] of a batch whose rows differ in length."""
+    return torch.arange(T)[None] < torch.tensor(LENGTHS)[:, None]
