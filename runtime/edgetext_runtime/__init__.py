@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Generation,
         GenerationStream,
         Generator,
+        Piece,
         PromptState,
         Score,
     )
@@ -50,6 +51,7 @@ __all__ = [
     "LogitsProcessor",
     "Manifest",
     "Options",
+    "Piece",
     "PromptState",
     "ProviderError",
     "SamplingParams",
@@ -70,6 +72,7 @@ _HOMES = {
     "LogitsProcessor": "processors",
     "Manifest": "bundle",
     "Options": "options",
+    "Piece": "generator",
     "PromptState": "generator",
     "SamplingParams": "sampling",
     "Score": "generator",

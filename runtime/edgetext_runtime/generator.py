@@ -26,7 +26,7 @@ from edgetext_runtime.golden import GoldenCase, read_golden
 from edgetext_runtime.options import ContextPolicy, Options, Settings, resolve
 from edgetext_runtime.prompt_state import PromptState
 from edgetext_runtime.request import CHUNK, Request, log_softmax, prefill
-from edgetext_runtime.results import Generation, GenerationStream, PieceGenerator, Score, Timings
+from edgetext_runtime.results import Generation, GenerationStream, Piece, PieceGenerator, Score, Timings
 from edgetext_runtime.sampling import GenerationDefaults, SamplingParams
 from edgetext_runtime.tokenizer import Tokenizer
 
@@ -39,6 +39,7 @@ __all__ = [
     "GenerationStream",
     "Generator",
     "GoldenCase",
+    "Piece",
     "PromptState",
     "Score",
     "Timings",

@@ -22,6 +22,7 @@ from edgetext_runtime.numpy_sampling import choose
 from edgetext_runtime.options import Settings
 from edgetext_runtime.processors import BANNED, Chooser
 from edgetext_runtime.prompt_state import PromptState
+from edgetext_runtime.results import Likely
 from edgetext_runtime.sampling import FloatArray, UniformStream
 from edgetext_runtime.tokenizer import Tokenizer
 
@@ -80,6 +81,7 @@ class TokenSource:
         state: where the model stands.
         chooser: what chooses on the host; ``None`` on the native path.
         logprobs: of the tokens so far, if the settings ask for them.
+        likely: the likeliest tokens at their positions, likewise.
     """
 
     state: Any
@@ -93,6 +95,7 @@ class TokenSource:
         self.chooser = request.chooser() if settings.on_host else None
         self.want_logits = settings.on_host or settings.logprobs
         self.logprobs: list[float] = []
+        self.likely: list[Likely] = []
         self.draw = UniformStream(settings.seed).next
 
     def first(self) -> int | None:
@@ -140,7 +143,11 @@ class TokenSource:
             sampled = self.chooser.choose(logits, uniform)
             self.chooser.push(sampled)
         if self._request.settings.logprobs:
-            self.logprobs.append(float(log_softmax(logits)[sampled]))
+            logprobs = log_softmax(logits)
+            self.logprobs.append(float(logprobs[sampled]))
+            if count := self._request.settings.top_logprobs:
+                order = np.argsort(-logprobs, kind="stable")[:count].tolist()
+                self.likely.append({token: float(logprobs[token]) for token in order})
         return sampled
 
     def _feed(self, tokens: Sequence[int]) -> int | None:
