@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import tiny_bundle as tiny
+from click.testing import CliRunner
 
 from edgetext_runtime import Generator, write_bundle
 
@@ -21,11 +22,11 @@ def bundle(tmp_path_factory):
 @pytest.fixture
 def llm(tmp_path, monkeypatch):
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+    from llm.cli import cli  # loads the plugins that are installed, this one by its entry point
 
     def run(*arguments):
-        command = [sys.executable, "-m", "llm", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-        return done.returncode, done.stdout, done.stderr
+        done = CliRunner().invoke(cli, [*map(str, arguments)])
+        return done.exit_code, done.stdout, done.stderr
 
     return run
 
