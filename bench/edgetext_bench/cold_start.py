@@ -15,6 +15,7 @@ take turns; the parent measures from before the process is made until it has the
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -92,13 +93,18 @@ def measure_cold_start(
 def _seconds(name: str, command: list[str]) -> float:
     began = perf_counter()
     with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=_environment()) as process:
             line = process.stdout.readline() if process.stdout else b""
             taken = perf_counter() - began
         errors.seek(0)
         if line.strip() != b"done" or process.returncode:
             raise EdgetextError(f"{name} failed: {errors.read().decode(errors='replace').strip()[-800:]}")
     return taken
+
+
+def _environment() -> dict[str, str]:
+    """The environment, but modules may keep their bytecode, which an installed package has."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def make_transformers(bundle: Bundle, folder: Path) -> Path:

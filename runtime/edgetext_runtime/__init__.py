@@ -27,11 +27,11 @@ if TYPE_CHECKING:
         GenerationStream,
         Generator,
         Piece,
-        PromptState,
         Score,
     )
     from edgetext_runtime.options import Options
     from edgetext_runtime.processors import LogitsProcessor
+    from edgetext_runtime.prompt_state import PromptState
     from edgetext_runtime.sampling import SamplingParams
     from edgetext_runtime.session import StepSession
     from edgetext_runtime.tokenizer import Tokenizer
@@ -73,7 +73,7 @@ _HOMES = {
     "Manifest": "bundle",
     "Options": "options",
     "Piece": "generator",
-    "PromptState": "generator",
+    "PromptState": "prompt_state",
     "SamplingParams": "sampling",
     "Score": "generator",
     "StepSession": "session",

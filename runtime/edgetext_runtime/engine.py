@@ -16,6 +16,8 @@ from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
 PROVIDER_NAMES = ("auto", "cpu", "cuda", "numpy")
 """What ``provider=`` takes; ``"auto"`` is ONNX Runtime on the CPU where it is installed, else numpy."""
 Threads = int | Literal["auto"]
+SMALL_MODEL = 4 << 20
+"""Operators of a model of fewer bytes are too short to be shared out between threads."""
 StateArrays = tuple[NDArray[Any], ...]
 """A state as numpy arrays in the order of the manifest: [B, …], KV caches cut to the tokens seen so far."""
 
@@ -91,9 +93,10 @@ def open_session(
 
         return NumpySession(model, manifest, threads=1 if threads == "auto" else threads)
     from edgetext_runtime.session import StepSession
-    from edgetext_runtime.tuning import tuned_session
 
-    if threads == "auto" and provider == "cpu":
+    if threads == "auto" and provider == "cpu" and len(model) >= SMALL_MODEL:
+        from edgetext_runtime.tuning import tuned_session
+
         return tuned_session(model, manifest, sha256)
     return StepSession(model, manifest, threads=1 if threads == "auto" else threads, provider=provider)
 
