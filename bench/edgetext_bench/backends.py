@@ -22,7 +22,7 @@ def measure_backends(path: Path, *, rounds: int, tokens: int) -> dict[str, Any]:
     samples: dict[str, list[float]] = {name: [] for name in both}
     for number in range(rounds + 1):
         for name, generator in both.items():
-            taken = step_us(generator, tokens)
+            taken = step_us(generator, generator.defaults.sampling, tokens)
             if number:
                 samples[name].append(taken)
     return {"bundle": path.name, "precision": both["cpu"].manifest.precision, "us_per_step": samples}

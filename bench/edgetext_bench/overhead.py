@@ -2,9 +2,9 @@
 
 ``python -m edgetext_bench.overhead MODEL.etx --tokens 1000000``. Rounds of three ways take turns:
 ``generate`` (text, UTF-8, everything), ``session.step`` alone, and the bare session: ``run_with_iobinding``
-of the same graph on buffers that are bound once, with nothing written or read between calls. The overhead is
-the time of a token after the first in ``generate`` less that of the bare call (medians). Then texts are
-generated until the tokens are reached, and resident memory and speed noted after every 20th part of them.
+of the same graph on buffers that are bound once, fed the same kind of tokens, with the call alone timed. The
+overhead is the time of a token after the first in ``generate`` less that of the bare call (medians). Then
+texts are generated until the tokens are reached, and resident memory and speed noted after every 20th part.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetext_bench.script import parser, run
-from edgetext_runtime import Generator
+from edgetext_runtime import Generator, SamplingParams
 from edgetext_runtime.errors import InputError
 
 _LONGEST = 1000
@@ -36,11 +37,15 @@ def resident_bytes() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def bare_calls(generator: Generator) -> tuple[Callable[[], None], Callable[[], None]]:
-    """The bare graph: an onnxruntime session and two bindings that hand the state to and fro, in turns."""
+Bare = tuple[Callable[[], None], Callable[[], None], NDArray[np.int64], NDArray[np.float32]]
+"""Two bindings to be run in turns, and the buffers of the token and the uniform number."""
+
+
+def bare_calls(generator: Generator, sampling: SamplingParams) -> Bare:
+    """The bare graph: an onnxruntime session and two bindings that hand the state to and fro."""
     import onnxruntime as ort
 
-    manifest, params = generator.manifest, generator.defaults.sampling.resolve(generator.manifest.vocab_size)
+    manifest, params = generator.manifest, sampling.resolve(generator.manifest.vocab_size)
     options = ort.SessionOptions()
     options.intra_op_num_threads = generator.session.threads
     options.enable_mem_pattern = False
@@ -79,7 +84,7 @@ def bare_calls(generator: Generator) -> tuple[Callable[[], None], Callable[[], N
         calls.append(partial(session.run_with_iobinding, binding))
     if manifest.has_cache:  # in the middle of the context, as a text is on average
         inputs["past_length"][0] = _middle(generator)
-    return calls[0], calls[1]
+    return calls[0], calls[1], inputs["tokens"], inputs["uniform"]
 
 
 def _middle(generator: Generator) -> int:
@@ -87,7 +92,7 @@ def _middle(generator: Generator) -> int:
 
 
 def measure_overhead(
-    generator: Generator, *, prompt: str, rounds: int, tokens: int
+    generator: Generator, sampling: SamplingParams, *, prompt: str, rounds: int, tokens: int
 ) -> dict[str, list[float]]:
     """Microseconds per token of the three ways, a list for each with one figure a round.
 
@@ -96,13 +101,15 @@ def measure_overhead(
     """
     if generator.session.provider == "numpy":
         raise InputError("provider is numpy; allowed is onnxruntime, whose bare session is compared with")
-    bare = bare_calls(generator)
+    bare, text = bare_calls(generator, sampling), list[int]()
+    while len(text) < tokens:
+        text += generator.generate(prompt, seed=len(text), **asdict(sampling)).tokens or (0,)
     result: dict[str, list[float]] = {"generate": [], "step": [], "bare": []}
     for number in range(rounds + 1):
         figures = {
-            "generate": _generate_us(generator, prompt, tokens, number * tokens),
-            "step": step_us(generator, tokens),
-            "bare": _bare_us(bare, tokens),
+            "generate": _generate_us(generator, sampling, prompt, tokens, number * tokens),
+            "step": step_us(generator, sampling, tokens),
+            "bare": _bare_us(bare, text, tokens),
         }
         if number:  # the first is to warm up
             for name, value in figures.items():
@@ -110,22 +117,24 @@ def measure_overhead(
     return result
 
 
-def _generate_us(generator: Generator, prompt: str, tokens: int, seed: int) -> float:
+def _generate_us(
+    generator: Generator, sampling: SamplingParams, prompt: str, tokens: int, seed: int
+) -> float:
     seconds, count = 0.0, 0
     limit = generator.manifest.context_length
     longest = (
         _LONGEST if limit is None else limit // 2
     )  # on average a quarter of the context, as the bare one
     while count < tokens:
-        found = generator.generate(prompt, max_new_tokens=longest, seed=seed)
+        found = generator.generate(prompt, max_new_tokens=longest, seed=seed, **asdict(sampling))
         seconds, seed = seconds + found.timings.decode_s, seed + 1
         count += len(found.tokens) - (found.finish_reason == "length")  # steps after the first token
     return seconds / count * 1e6
 
 
-def step_us(generator: Generator, tokens: int) -> float:
+def step_us(generator: Generator, sampling: SamplingParams, tokens: int) -> float:
     """Microseconds of ``session.step``."""
-    session, sampling, seconds, left = generator.session, generator.defaults.sampling, 0.0, tokens
+    session, seconds, left = generator.session, 0.0, tokens
     limit = generator.manifest.context_length
     while left > 0:
         state = session.new_state()
@@ -138,27 +147,38 @@ def step_us(generator: Generator, tokens: int) -> float:
     return seconds / (tokens - left) * 1e6
 
 
-def _bare_us(calls: tuple[Callable[[], None], Callable[[], None]], tokens: int) -> float:
-    one, two = calls
-    began = perf_counter()
-    for _ in range(tokens // 2):
+def _bare_us(bare: Bare, text: Sequence[int], tokens: int) -> float:
+    """Runs alone are timed; tokens and random numbers change between them, as the cost of sampling does."""
+    one, two, token, uniform = bare
+    clock, seconds, size = perf_counter, 0.0, len(text)
+    draws = np.random.default_rng(0).random(tokens, np.float32).tolist()
+    for at in range(0, tokens - 1, 2):
+        token[0, 0], uniform[0] = text[at % size], draws[at]
+        began = clock()
         one()
+        seconds += clock() - began
+        token[0, 0], uniform[0] = text[(at + 1) % size], draws[at + 1]
+        began = clock()
         two()
-    return (perf_counter() - began) / (tokens // 2 * 2) * 1e6
+        seconds += clock() - began
+    return seconds / (tokens // 2 * 2) * 1e6
 
 
-def measure_endurance(generator: Generator, *, prompt: str, tokens: int) -> dict[str, list[float]]:
+def measure_endurance(
+    generator: Generator, sampling: SamplingParams, *, prompt: str, tokens: int
+) -> dict[str, list[float]]:
     """Resident bytes and microseconds per token (prefill and all) after every 20th part of the tokens."""
-    result: dict[str, list[float]] = {"tokens": [], "resident_bytes": [], "us_per_token": []}
-    seed, total = 0, 0
+    result: dict[str, list[float]] = {"tokens": [], "texts": [], "resident_bytes": [], "us_per_token": []}
+    seed = total = texts = 0
     for part in range(1, _PARTS + 1):
         began, before = perf_counter(), total
         while total < tokens * part // _PARTS:
-            total += max(len(generator.generate(prompt, max_new_tokens=_LONGEST, seed=seed).tokens), 1)
-            seed += 1
+            found = generator.generate(prompt, max_new_tokens=_LONGEST, seed=seed, **asdict(sampling))
+            total, seed, texts = total + max(len(found.tokens), 1), seed + 1, texts + 1
         seconds = perf_counter() - began
         gc.collect()
         result["tokens"].append(total)
+        result["texts"].append(texts)
         result["resident_bytes"].append(resident_bytes())
         result["us_per_token"].append(seconds / (total - before) * 1e6)
     return result
@@ -173,7 +193,8 @@ def _table(record: Mapping[str, Any]) -> str:
         settled = memory[1:]
         lines += [
             "",
-            f"{run['tokens'][-1]:,} tokens: {settled[0]:.1f} MB resident after the first 10 %, then "
+            f"{run['tokens'][-1]:,} tokens in {run['texts'][-1]:,} texts: "
+            f"{settled[0]:.1f} MB resident after the first 10 %, then "
             f"{settled.min():.1f} to {settled.max():.1f} MB, at the end {settled[-1]:.1f} MB; "
             f"{np.median(speed[:5]):.1f} µs per token in the first quarter, "
             f"{np.median(speed[-5:]):.1f} in the last.",
@@ -186,21 +207,25 @@ def main() -> int:
     made = parser("edgetext_bench.overhead", __doc__)
     made.add_argument("bundle", type=Path, metavar="MODEL.etx")
     made.add_argument("--prompt", default="Return the")
+    made.add_argument("--temperature", type=float, help="default: the bundle's own; so for the next two")
+    made.add_argument("--top-k", type=int)
+    made.add_argument("--top-p", type=float)
     made.add_argument("--rounds", type=int, default=9)
     made.add_argument("--round-tokens", type=int, default=4000, help="tokens of each way in a round")
     made.add_argument("--tokens", type=int, default=0, help="tokens of the endurance run (default: none)")
 
     def measure(options: Any) -> dict[str, Any]:
         generator = Generator.load(options.bundle, threads=1)
+        changes = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p")}
+        given = {name: value for name, value in changes.items() if value is not None}
+        sampling, prompt = replace(generator.defaults.sampling, **given), options.prompt
         us = measure_overhead(
-            generator, prompt=options.prompt, rounds=options.rounds, tokens=options.round_tokens
+            generator, sampling, prompt=prompt, rounds=options.rounds, tokens=options.round_tokens
         )
-        endurance = (
-            measure_endurance(generator, prompt=options.prompt, tokens=options.tokens)
-            if options.tokens
-            else None
-        )
-        return {"us": us, "endurance": endurance}
+        endurance = None
+        if options.tokens:
+            endurance = measure_endurance(generator, sampling, prompt=prompt, tokens=options.tokens)
+        return {"sampling": asdict(sampling), "us": us, "endurance": endurance}
 
     return run(made, measure, _table)
 

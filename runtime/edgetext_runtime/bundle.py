@@ -1,4 +1,3 @@
-# ruff: noqa: PTH - pathlib takes longer to import than a bundle to read
 """The bundle (.etx): one stored zip, or the same files in a folder, read with nothing taken on trust.
 
 Names, sizes, compression, hashes and the manifest are all checked before anything is handed to ONNX Runtime.

@@ -97,7 +97,8 @@ class StepSession:
         options.enable_mem_pattern = False  # a plan is kept for every prompt length: memory that grows
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         try:
-            return self.ort.InferenceSession(model, options, providers=[self.provider])
+            # A fallback would try the same again, and print that it does.
+            return self.ort.InferenceSession(model, options, providers=[self.provider], enable_fallback=0)
         except Exception as error:  # onnxruntime's errors have no common base but this
             raise BundleError(f"model.onnx: onnxruntime cannot load it ({error}); {REEXPORT}") from error
 

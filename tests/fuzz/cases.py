@@ -82,7 +82,7 @@ class Bundles:
         mutate = chance.choice(mutations.KINDS)
         try:
             data = mutate(base, chance)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):  # no JSON any more
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # no JSON any more
             mutate, data = mutations.whole_file, mutations.whole_file(base, chance)
         backend = chance.choice(("cpu", "numpy"))
         return Case(mutate.__name__, lambda: _use(data, backend), data)
