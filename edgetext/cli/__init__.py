@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "compare": "Set finished runs side by side: mean and spread over seeds.",
     "export": "Write a student as a checked, quantised ONNX bundle (.etx).",
     "generate": "Generate text from a bundle, streaming to the terminal.",
+    "serve": "Serve a bundle: OpenAI's completions API, on this machine only by default.",
     "bench": "Measure a bundle: load, time to first token, per-token latency, memory.",
     "inspect": "Show what is inside a bundle.",
     "verify": "Replay a bundle's golden tokens on this machine.",

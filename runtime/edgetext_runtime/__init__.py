@@ -26,11 +26,12 @@ if TYPE_CHECKING:
         Generation,
         GenerationStream,
         Generator,
-        PromptState,
+        Piece,
         Score,
     )
     from edgetext_runtime.options import Options
     from edgetext_runtime.processors import LogitsProcessor
+    from edgetext_runtime.prompt_state import PromptState
     from edgetext_runtime.sampling import SamplingParams
     from edgetext_runtime.session import StepSession
     from edgetext_runtime.tokenizer import Tokenizer
@@ -50,6 +51,7 @@ __all__ = [
     "LogitsProcessor",
     "Manifest",
     "Options",
+    "Piece",
     "PromptState",
     "ProviderError",
     "SamplingParams",
@@ -70,7 +72,8 @@ _HOMES = {
     "LogitsProcessor": "processors",
     "Manifest": "bundle",
     "Options": "options",
-    "PromptState": "generator",
+    "Piece": "generator",
+    "PromptState": "prompt_state",
     "SamplingParams": "sampling",
     "Score": "generator",
     "StepSession": "session",

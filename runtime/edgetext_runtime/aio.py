@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from edgetext_runtime.results import Generation, GenerationStream
+from edgetext_runtime.results import Generation, GenerationStream, Piece
 
 
-class AsyncGenerationStream(AsyncIterator[str]):
+class AsyncGenerationStream(AsyncIterator[Piece]):
     """A :class:`~edgetext_runtime.results.GenerationStream` to read with ``async for``.
 
     Cancelling the task that reads it cancels the generation, and so does the end of an ``async with`` block.
@@ -17,7 +17,7 @@ class AsyncGenerationStream(AsyncIterator[str]):
     def __init__(self, stream: GenerationStream) -> None:
         self._stream = stream
 
-    async def __anext__(self) -> str:
+    async def __anext__(self) -> Piece:
         """The next piece, never empty."""
         try:
             piece = await asyncio.to_thread(next, self._stream, None)

@@ -125,4 +125,4 @@ def _run(group: list[_Row], state: Any) -> None:
 
 def _result(row: _Row) -> Generation:
     row.text.finish()
-    return row.text.result(Timings(row.prefill_s, row.decode_s), row.source.logprobs)
+    return row.text.result(Timings(row.prefill_s, row.decode_s), row.source.logprobs, row.source.likely)

@@ -21,7 +21,7 @@ from edgetext_runtime.decoding import Transcript
 from edgetext_runtime.errors import InputError
 from edgetext_runtime.processors import Chooser
 from edgetext_runtime.request import Request, last_logits, log_softmax, prefilled
-from edgetext_runtime.results import FinishReason, PieceGenerator, Timings
+from edgetext_runtime.results import FinishReason, Piece, PieceGenerator, Timings
 from edgetext_runtime.sampling import FloatArray, SamplingParams
 
 _GREEDY = SamplingParams(temperature=0)
@@ -165,5 +165,5 @@ def decode_beams(request: Request, cancelled: Event) -> PieceGenerator:
     shown = "".join(pieces)
     timings = Timings(prefill_s, time.perf_counter() - started)
     if shown:
-        yield shown
+        yield Piece(shown, best.tokens, best.logprobs if request.settings.logprobs else ())
     return text.result(timings, best.logprobs)

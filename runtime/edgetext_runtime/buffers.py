@@ -32,9 +32,9 @@ class State:
         length: tokens seen so far (equal for all sequences).
     """
 
-    def __init__(self, batch: int, current: list[Any], other: list[Any]) -> None:
+    def __init__(self, batch: int, length: int, current: list[Any], other: list[Any]) -> None:
         self.batch = batch
-        self.length = 0
+        self.length = length
         self._sides = (current, other)  # OrtValues: read and written in turns; the same ones for KV caches
         self._turn = 0  # the side that the next call reads
         self._decoders: dict[bool, Any] = {}  # by whether they give logits

@@ -5,14 +5,12 @@ Nothing in a bundle is ever executed or unpickled.
 """
 
 import hashlib
-import io
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from edgetext_runtime.archive import list_members
 from edgetext_runtime.errors import BundleError, InputError
 from edgetext_runtime.manifest import (
     FORMAT_VERSION,
@@ -22,6 +20,9 @@ from edgetext_runtime.manifest import (
     MemberRecord,
     StateTensor,
 )
+
+if TYPE_CHECKING:  # importing it takes longer than reading a bundle
+    from pathlib import Path
 
 __all__ = [
     "FORMAT_VERSION",
@@ -65,7 +66,7 @@ class Bundle:
     sha256: str
 
 
-def read_bundle(source: str | Path | bytes) -> Bundle:
+def read_bundle(source: "str | Path | bytes") -> Bundle:
     """Read a bundle and check everything that can be checked without running it.
 
     Args:
@@ -76,12 +77,9 @@ def read_bundle(source: str | Path | bytes) -> Bundle:
     """
     try:
         if isinstance(source, bytes):
-            return _read_archive(io.BytesIO(source), "these bytes")
-        path = Path(source)
-        if path.is_dir():
-            return _read_folder(path)
-        with path.open("rb") as file:
-            return _read_archive(file, str(path))
+            return _read_archive(source, "these bytes")
+        path = os.fspath(source)
+        return _read_folder(path) if os.path.isdir(path) else _read_archive(_read_file(path), path)
     except FileNotFoundError as error:
         raise BundleError(
             f"no bundle at {_label(source)}: check the path, or make one with `edgetext export`"
@@ -91,8 +89,8 @@ def read_bundle(source: str | Path | bytes) -> Bundle:
 
 
 def write_bundle(
-    path: str | Path, manifest: Manifest, members: Mapping[str, bytes], force: bool = False
-) -> Path:
+    path: "str | Path", manifest: Manifest, members: Mapping[str, bytes], force: bool = False
+) -> "Path":
     """Write a bundle: the same input gives the same bytes, and a reader sees the old file or the new one.
 
     Args:
@@ -108,6 +106,8 @@ def write_bundle(
         InputError: if the file exists and ``force`` is not set.
         BundleError: if a member is missing, unknown or too large, or the file cannot be written.
     """
+    from pathlib import Path
+
     path = Path(path)
     if path.exists() and not force:
         raise InputError(
@@ -137,6 +137,8 @@ def write_bundle(
 
 
 def _write_archive(file: BinaryIO, contents: Mapping[str, bytes]) -> None:
+    import zipfile
+
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
             info = zipfile.ZipInfo(name, date_time=_EPOCH)
@@ -145,37 +147,35 @@ def _write_archive(file: BinaryIO, contents: Mapping[str, bytes]) -> None:
             archive.writestr(info, content)
 
 
-def _read_archive(file: io.BytesIO | io.BufferedReader, label: str) -> Bundle:
-    size = file.seek(0, os.SEEK_END)
-    if size > sum(MEMBER_LIMITS.values()) + _ZIP_OVERHEAD:
-        raise BundleError(f"{label}: {size:,} bytes is too large for a bundle; {REEXPORT}")
-    file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
+def _read_file(path: str, limit: int = sum(MEMBER_LIMITS.values()) + _ZIP_OVERHEAD) -> bytes:
+    with open(path, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise BundleError(f"{path}: more than {limit:,} bytes are too large for a bundle; {REEXPORT}")
+    return content
+
+
+def _read_archive(data: bytes, label: str) -> Bundle:
     try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            _check_names([entry.orig_filename for entry in entries], label)
-            for entry in entries:
-                if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-                    raise BundleError(
-                        f"{label}: {entry.filename} is compressed, members are stored; {REEXPORT}"
-                    )
-                _check_size(entry.filename, entry.file_size, label)
-            contents = {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+        entries = list_members(data)
+    except ValueError as error:
         raise BundleError(
             f"{label}: truncated, or not a bundle ({error}); download or export it again"
         ) from error
-    return _checked(contents, digest, label)
+    _check_names([entry.name for entry in entries], label)
+    for entry in entries:
+        if not entry.stored:
+            raise BundleError(f"{label}: {entry.name} is compressed, members are stored; {REEXPORT}")
+        _check_size(entry.name, entry.size, label)
+    contents = {entry.name: data[entry.start : entry.start + entry.size] for entry in entries}
+    return _checked(contents, hashlib.sha256(data).hexdigest(), label)
 
 
-def _read_folder(folder: Path) -> Bundle:
-    files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
-    _check_names(list(files), str(folder))
-    for name, path in files.items():
-        _check_size(name, path.stat().st_size, str(folder))
-    contents = {name: path.read_bytes() for name, path in files.items()}
-    return _checked(contents, hashlib.sha256(contents[MANIFEST]).hexdigest(), str(folder))
+def _read_folder(folder: str) -> Bundle:
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    _check_names(names, folder)
+    contents = {name: _read_file(os.path.join(folder, name), MEMBER_LIMITS[name]) for name in names}
+    return _checked(contents, hashlib.sha256(contents[MANIFEST]).hexdigest(), folder)
 
 
 def _checked(contents: dict[str, bytes], digest: str, label: str) -> Bundle:
@@ -217,5 +217,5 @@ def _check_size(name: str, size: int, label: str) -> None:
         raise BundleError(f"{label}: {name} has {size:,} bytes, the limit is {limit:,}; {REEXPORT}")
 
 
-def _label(source: str | Path | bytes) -> str:
+def _label(source: "str | Path | bytes") -> str:
     return "from bytes" if isinstance(source, bytes) else str(source)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgetext_runtime.processors import Chooser
 from edgetext_runtime.request import Request, TokenSource, prefilled
-from edgetext_runtime.results import FinishReason, Generation, PieceGenerator, Timings
+from edgetext_runtime.results import FinishReason, Generation, Likely, Piece, PieceGenerator, Timings
 from edgetext_runtime.stopping import StopFilter
 
 
@@ -58,8 +58,10 @@ class Transcript:
             self._shown.append(rest)
         return rest
 
-    def result(self, timings: Timings, logprobs: Sequence[float]) -> Generation:
-        """The finished generation; ``logprobs`` may go on past the tokens."""
+    def result(
+        self, timings: Timings, logprobs: Sequence[float], likely: Sequence[Likely] = ()
+    ) -> Generation:
+        """The finished generation; ``logprobs`` and ``likely`` may go on past the tokens."""
         settings = self._request.settings
         return Generation(
             "".join(self._shown),
@@ -69,6 +71,7 @@ class Transcript:
             settings.seed,
             timings,
             tuple(logprobs[: len(self.tokens)]) if settings.logprobs else None,
+            tuple(likely[: len(self.tokens)]) if settings.top_logprobs else None,
         )
 
 
@@ -89,13 +92,14 @@ def decode(request: Request, cancelled: Event) -> PieceGenerator:
     text, source = Transcript(request), TokenSource(request, cancelled)
     chooser, following, is_cancelled = source.chooser, source.next, cancelled.is_set
     token = source.first()
-    prefill_s, decode_s = time.perf_counter() - started, 0.0
+    prefill_s, decode_s, at = time.perf_counter() - started, 0.0, 0
     started = time.perf_counter()
     while True:
         piece = text.push(token, chooser)
         if piece:
+            shown, at = at, len(text.tokens)
             decode_s += time.perf_counter() - started
-            yield piece
+            yield Piece(piece, text.tokens[shown:], source.logprobs[shown:at], source.likely[shown:at])
             started = time.perf_counter()
         if text.reason is not None or token is None:
             break
@@ -111,9 +115,11 @@ def decode(request: Request, cancelled: Event) -> PieceGenerator:
             break
     rest = text.finish()
     decode_s += time.perf_counter() - started
+    result = text.result(Timings(prefill_s, decode_s), source.logprobs, source.likely)
     if rest:
-        yield rest
-    return text.result(Timings(prefill_s, decode_s), source.logprobs)
+        logprobs, likely = result.logprobs or (), result.top_logprobs or ()
+        yield Piece(rest, result.tokens[at:], logprobs[at:], likely[at:])
+    return result
 
 
 def decode_best(request: Request, cancelled: Event) -> PieceGenerator:
@@ -134,7 +140,7 @@ def decode_best(request: Request, cancelled: Event) -> PieceGenerator:
     if cancelled.is_set():
         best = replace(best, finish_reason="cancelled")
     if best.text:
-        yield best.text
+        yield Piece(best.text, best.tokens, best.logprobs or (), best.top_logprobs or ())
     return best if settings.logprobs else replace(best, logprobs=None)
 
 

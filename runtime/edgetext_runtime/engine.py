@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetext_runtime.errors import DependencyError, InputError, ProviderError
-from edgetext_runtime.manifest import REEXPORT, Manifest
+from edgetext_runtime.manifest import REEXPORT, Manifest, StateTensor, is_count
 from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
 
 PROVIDER_NAMES = ("auto", "cpu", "cuda", "numpy")
 """What ``provider=`` takes; ``"auto"`` is ONNX Runtime on the CPU where it is installed, else numpy."""
 Threads = int | Literal["auto"]
+SMALL_MODEL = 4 << 20
+"""Operators of a model of fewer bytes are too short to be shared out between threads."""
 StateArrays = tuple[NDArray[Any], ...]
 """A state as numpy arrays in the order of the manifest: [B, …], KV caches cut to the tokens seen so far."""
 
@@ -91,9 +93,10 @@ def open_session(
 
         return NumpySession(model, manifest, threads=1 if threads == "auto" else threads)
     from edgetext_runtime.session import StepSession
-    from edgetext_runtime.tuning import tuned_session
 
-    if threads == "auto" and provider == "cpu":
+    if threads == "auto" and provider == "cpu" and len(model) >= SMALL_MODEL:
+        from edgetext_runtime.tuning import tuned_session
+
         return tuned_session(model, manifest, sha256)
     return StepSession(model, manifest, threads=1 if threads == "auto" else threads, provider=provider)
 
@@ -108,8 +111,25 @@ def _has_onnxruntime() -> bool:
     return True
 
 
-def check_state_arrays(manifest: Manifest, arrays: Sequence[NDArray[Any]], length: int) -> int:
-    """Compare the arrays of a state with the manifest; return their batch size B.
+def zero_state(manifest: Manifest, batch: int) -> list[NDArray[Any]]:
+    """The tensors of ``batch`` sequences before their first token, of full size.
+
+    Raises:
+        InputError: if ``batch`` is not a positive integer.
+    """
+    if not is_count(batch, 1):
+        raise InputError(f"batch is {batch!r}; allowed is an integer of at least 1")
+    shapes = ((s.concrete_shape(batch, manifest.context_length), s.dtype) for s in manifest.state)
+    return [np.zeros(shape, dtype) for shape, dtype in shapes]
+
+
+def used_part(entry: StateTensor, array: NDArray[Any], length: int) -> NDArray[Any]:
+    """The part of a state tensor that counts after ``length`` tokens, as a view."""
+    return array[tuple(slice(length if axis == "context" else None) for axis in entry.shape)]
+
+
+def whole_state(manifest: Manifest, arrays: Sequence[NDArray[Any]], length: int) -> list[NDArray[Any]]:
+    """Copies of a state's tensors, KV caches at their full size.
 
     Raises:
         InputError: naming the tensor whose shape or type is another, or a length beyond the context.
@@ -119,11 +139,40 @@ def check_state_arrays(manifest: Manifest, arrays: Sequence[NDArray[Any]], lengt
         raise InputError(f"state has {length} tokens; allowed are 0 to the model's context of {limit}")
     if len(arrays) != len(manifest.state):
         raise InputError(f"state has {len(arrays)} tensors, the model {len(manifest.state)}; {REEXPORT}")
-    batch = int(arrays[0].shape[0]) if arrays[0].ndim else 0
-    for entry, array in zip(manifest.state, arrays, strict=True):
-        expected = entry.concrete_shape(max(batch, 1), length)
-        if array.shape != expected or array.dtype != np.dtype(entry.dtype):
+    whole = zero_state(manifest, max(int(arrays[0].shape[0]) if arrays[0].ndim else 0, 1))
+    for entry, full, array in zip(manifest.state, whole, arrays, strict=True):
+        used = used_part(entry, full, length)
+        if array.shape != used.shape or array.dtype != used.dtype:
             raise InputError(
-                f"state {entry.input!r} is {array.dtype} {array.shape}; allowed is {entry.dtype} {expected}"
+                f"state {entry.input!r} is {array.dtype} {array.shape}; allowed is {used.dtype} {used.shape}"
             )
-    return batch
+        used[...] = array
+    return whole
+
+
+def check_step(
+    manifest: Manifest, tokens: IntArray, state: Any, uniform: FloatArray, positions: IntArray | None
+) -> IntArray:
+    """Check what :meth:`StepBackend.run` is given; return the positions, by default the last.
+
+    Raises:
+        InputError: if a shape, a token or a position is out of range, or the context is full.
+    """
+    if tokens.ndim != 2 or tokens.shape[0] != state.batch or tokens.shape[1] == 0:
+        raise InputError(f"tokens have shape {tokens.shape}; allowed is ({state.batch}, at least 1)")
+    if tokens.dtype.kind not in "iu" or tokens.min() < 0 or tokens.max() >= manifest.vocab_size:
+        raise InputError(f"tokens: allowed are integers from 0 to {manifest.vocab_size - 1}")
+    batch, time = tokens.shape
+    limit, asked = manifest.context_length, state.length + time
+    if limit is not None and asked > limit:
+        raise InputError(
+            f"tokens: {asked} tokens do not fit the model's context of {limit}; shorten the text"
+        )
+    if np.shape(uniform) != (batch,):
+        raise InputError(
+            f"uniform has shape {np.shape(uniform)}; allowed is one number a sequence, ({batch},)"
+        )
+    wanted = np.array([time - 1]) if positions is None else np.asarray(positions)
+    if wanted.ndim != 1 or wanted.size == 0 or wanted.min() < 0 or wanted.max() >= time:
+        raise InputError(f"positions are {positions!r}; allowed are time indices from 0 to {time - 1}")
+    return wanted

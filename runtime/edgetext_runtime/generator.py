@@ -11,7 +11,6 @@ can be used from several threads at once: every call carries its own state.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Unpack
 
@@ -24,22 +23,24 @@ from edgetext_runtime.engine import Threads, open_session
 from edgetext_runtime.errors import BundleError, InputError, TokenizerError
 from edgetext_runtime.golden import GoldenCase, read_golden
 from edgetext_runtime.options import ContextPolicy, Options, Settings, resolve
-from edgetext_runtime.prompt_state import PromptState
 from edgetext_runtime.request import CHUNK, Request, log_softmax, prefill
-from edgetext_runtime.results import Generation, GenerationStream, PieceGenerator, Score, Timings
+from edgetext_runtime.results import Generation, GenerationStream, Piece, PieceGenerator, Score, Timings
 from edgetext_runtime.sampling import GenerationDefaults, SamplingParams
 from edgetext_runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # what most programs never need is imported when it is
+    from pathlib import Path
+
     from edgetext_runtime.aio import AsyncGenerationStream
     from edgetext_runtime.constraints import ConstraintCache
+    from edgetext_runtime.prompt_state import PromptState
 
 __all__ = [
     "Generation",
     "GenerationStream",
     "Generator",
     "GoldenCase",
-    "PromptState",
+    "Piece",
     "Score",
     "Timings",
 ]
@@ -78,7 +79,7 @@ class Generator:
 
     @classmethod
     def load(
-        cls, source: str | Path | bytes, *, threads: Threads = "auto", provider: str = "auto"
+        cls, source: "str | Path | bytes", *, threads: Threads = "auto", provider: str = "auto"
     ) -> "Generator":
         """Read a bundle, check it, and make it ready.
 
@@ -104,7 +105,7 @@ class Generator:
         return ConstraintCache(self.tokenizer)
 
     def generate(
-        self, prompt: str = "", *, state: PromptState | None = None, **options: Unpack[Options]
+        self, prompt: str = "", *, state: "PromptState | None" = None, **options: Unpack[Options]
     ) -> Generation:
         """Continue a prompt and return when the text is complete.
 
@@ -124,7 +125,7 @@ class Generator:
         return stream.result
 
     def stream(
-        self, prompt: str = "", *, state: PromptState | None = None, **options: Unpack[Options]
+        self, prompt: str = "", *, state: "PromptState | None" = None, **options: Unpack[Options]
     ) -> GenerationStream:
         """Continue a prompt and give the text as it appears; arguments and errors as for :meth:`generate`.
 
@@ -135,13 +136,13 @@ class Generator:
         return GenerationStream(_run(request, cancelled), cancelled)
 
     async def agenerate(
-        self, prompt: str = "", *, state: PromptState | None = None, **options: Unpack[Options]
+        self, prompt: str = "", *, state: "PromptState | None" = None, **options: Unpack[Options]
     ) -> Generation:
         """:meth:`generate` for asyncio; cancelling the task ends the work after the step in progress."""
         return await self.astream(prompt, state=state, **options).read()
 
     def astream(
-        self, prompt: str = "", *, state: PromptState | None = None, **options: Unpack[Options]
+        self, prompt: str = "", *, state: "PromptState | None" = None, **options: Unpack[Options]
     ) -> "AsyncGenerationStream":
         """:meth:`stream` for asyncio: ``async for piece in generator.astream(…)``."""
         from edgetext_runtime.aio import AsyncGenerationStream
@@ -176,8 +177,8 @@ class Generator:
         return [exhaust(_run(request, Event())) for request in requests]
 
     def prefill(
-        self, prompt: str = "", *, state: PromptState | None = None, context_policy: ContextPolicy = "error"
-    ) -> PromptState:
+        self, prompt: str = "", *, state: "PromptState | None" = None, context_policy: ContextPolicy = "error"
+    ) -> "PromptState":
         """Pay for a prompt once: the state after it, to be continued any number of times.
 
         ``generate(state=prefill(prompt))`` gives the tokens of ``generate(prompt)``, up to the rounding of
@@ -249,10 +250,10 @@ class Generator:
         return self.tokenizer.encode(text)
 
     def _request(
-        self, prompt: str, state: PromptState | None, settings: Settings, *, room: int | None = None
+        self, prompt: str, state: "PromptState | None", settings: Settings, *, room: int | None = None
     ) -> Request:
         """What a call asks for, checked; ``room``: for how many tokens to come, if not as asked for."""
-        if state is not None and not (isinstance(state, PromptState) and state.bundle == self.bundle.sha256):
+        if state is not None and getattr(state, "bundle", None) != self.bundle.sha256:
             raise InputError("state is not of this bundle; allowed is what prefill() of this generator gives")
         new = self._encode(prompt, "prompt")
         whole = [self.manifest.eos_id, *new] if state is None else [*state.tokens, *new]

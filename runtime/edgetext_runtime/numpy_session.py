@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetext_runtime.buffers import StepResult
-from edgetext_runtime.engine import StateArrays, check_state_arrays
+from edgetext_runtime.engine import StateArrays, check_step, used_part, whole_state, zero_state
 from edgetext_runtime.errors import InputError
-from edgetext_runtime.manifest import Manifest, StateTensor, is_count
+from edgetext_runtime.manifest import Manifest, is_count
 from edgetext_runtime.numpy_blas import one_thread
 from edgetext_runtime.numpy_layers import Workspace
 from edgetext_runtime.numpy_plan import Plan, make_plan
@@ -40,9 +40,9 @@ class NumpyState:
             updated in place. Of a KV cache the first ``length`` tokens count.
     """
 
-    def __init__(self, batch: int, tensors: Mapping[str, FloatArray]) -> None:
+    def __init__(self, batch: int, length: int, tensors: Mapping[str, FloatArray]) -> None:
         self.batch = batch
-        self.length = 0
+        self.length = length
         self.tensors = tensors
         self._program: _Program | None = None
 
@@ -108,35 +108,21 @@ class NumpySession:
             self._plan = make_plan(graph, manifest, len(model))
 
     def new_state(self, batch: int = 1) -> NumpyState:
-        """The state before the first token: all zeros.
+        """See :class:`~edgetext_runtime.engine.StepBackend`, here and below."""
+        return self._state(zero_state(self.manifest, batch), 0)
 
-        Raises:
-            InputError: if ``batch`` is not a positive integer.
-        """
-        if not is_count(batch, 1):
-            raise InputError(f"batch is {batch!r}; allowed is an integer of at least 1")
-        shapes = {s.input: s.concrete_shape(batch, self.manifest.context_length) for s in self.manifest.state}
-        return NumpyState(batch, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    def _state(self, arrays: list[NDArray[Any]], length: int) -> NumpyState:
+        names = [entry.input for entry in self.manifest.state]
+        return NumpyState(len(arrays[0]), length, dict(zip(names, arrays, strict=True)))
 
     def read_state(self, state: NumpyState) -> StateArrays:
-        """Copies of the state's tensors, in the order of the manifest.
-
-        Returns:
-            An array [B, …] for each; KV caches are cut to the ``state.length`` tokens they hold.
-        """
-        return tuple(_used(s, state.tensors[s.input], state.length).copy() for s in self.manifest.state)
+        """Copies of the state's tensors."""
+        entries = self.manifest.state
+        return tuple(used_part(s, state.tensors[s.input], state.length).copy() for s in entries)
 
     def write_state(self, arrays: Sequence[NDArray[Any]], length: int) -> NumpyState:
-        """The reverse of :meth:`read_state`: a state of its own with these contents, after ``length`` tokens.
-
-        Raises:
-            InputError: if a shape or type is not the manifest's.
-        """
-        state = self.new_state(check_state_arrays(self.manifest, arrays, length))
-        for entry, array in zip(self.manifest.state, arrays, strict=True):
-            _used(entry, state.tensors[entry.input], length)[...] = array
-        state.length = length
-        return state
+        """A state with these contents."""
+        return self._state(whole_state(self.manifest, arrays, length), length)
 
     def run(
         self,
@@ -152,16 +138,9 @@ class NumpySession:
 
         Arguments, result and errors are those of :meth:`edgetext_runtime.session.StepSession.run`.
         """
-        batch, time = self._check_tokens(tokens, state)
-        if np.shape(uniform) != (batch,):
-            raise InputError(
-                f"uniform has shape {np.shape(uniform)}; allowed is one number a sequence, ({batch},)"
-            )
-        wanted = np.array([time - 1]) if positions is None else np.asarray(positions)
-        if wanted.ndim != 1 or wanted.size == 0 or wanted.min() < 0 or wanted.max() >= time:
-            raise InputError(f"positions are {positions!r}; allowed are time indices from 0 to {time - 1}")
-        single = time == 1 and len(wanted) == 1
-        program = self._decoder(state) if single else _Program(self._plan, state, time, wanted)
+        wanted = check_step(self.manifest, tokens, state, uniform, positions)
+        single = tokens.shape[1] == 1 and len(wanted) == 1
+        program = self._decoder(state) if single else _Program(self._plan, state, tokens.shape[1], wanted)
         program.tokens[:] = tokens
         with self._one_thread, np.errstate(all="ignore"):
             program.run(state)
@@ -181,21 +160,3 @@ class NumpySession:
         if state._program is None:
             state._program = _Program(self._plan, state, 1, np.zeros(1, np.int64))
         return state._program
-
-    def _check_tokens(self, tokens: IntArray, state: NumpyState) -> tuple[int, int]:
-        if tokens.ndim != 2 or tokens.shape[0] != state.batch or tokens.shape[1] == 0:
-            raise InputError(f"tokens have shape {tokens.shape}; allowed is ({state.batch}, at least 1)")
-        if tokens.dtype.kind not in "iu" or tokens.min() < 0 or tokens.max() >= self.manifest.vocab_size:
-            raise InputError(f"tokens: allowed are integers from 0 to {self.manifest.vocab_size - 1}")
-        limit = self.manifest.context_length
-        if limit is not None and state.length + tokens.shape[1] > limit:
-            asked = state.length + tokens.shape[1]
-            raise InputError(
-                f"tokens: {asked} tokens do not fit the model's context of {limit}; shorten the text"
-            )
-        return int(tokens.shape[0]), int(tokens.shape[1])
-
-
-def _used(entry: StateTensor, array: FloatArray, length: int) -> FloatArray:
-    """The part of a state tensor that counts after ``length`` tokens."""
-    return array[:, :, :length] if entry.kind == "kv_cache" else array

@@ -19,6 +19,7 @@ from edgetext_runtime.stopping import check_stops
 ContextPolicy = Literal["error", "truncate_left", "slide"]
 MOST_BEAMS = 256
 MOST_CANDIDATES = 1024
+MOST_LIKELIEST = 64
 
 
 class Options(TypedDict, total=False):
@@ -64,6 +65,7 @@ class Options(TypedDict, total=False):
     And:
 
     - ``logprobs``: give the log-probability of every token (costs a pass over the vocabulary for each).
+    - ``top_logprobs``: with them, those of this many likeliest tokens; not with beams.
     - ``context_policy``: what happens when a text outgrows a Transformer's context: ``"error"`` (the default:
       a longer prompt is refused, a text that fills the context ends with "context"), ``"truncate_left"`` (the
       beginning of a longer prompt is dropped), ``"slide"`` (whenever the context is full, generation goes on
@@ -93,6 +95,7 @@ class Options(TypedDict, total=False):
     length_penalty: float | None
     best_of: int | None
     logprobs: bool | None
+    top_logprobs: int | None
     context_policy: ContextPolicy | None
 
 
@@ -124,6 +127,7 @@ class Settings:
     length_penalty: float = 1.0
     best_of: int = 1
     logprobs: bool = False
+    top_logprobs: int = 0
     context_policy: ContextPolicy = "error"
 
     def __post_init__(self) -> None:
@@ -156,6 +160,9 @@ class Settings:
         most = MOST_CANDIDATES
         check_number("best_of", best, is_count(best, 1) and best <= most, f"an integer from 1 to {most}")
         check_number("logprobs", self.logprobs, isinstance(self.logprobs, bool), "True or False")
+        top, ok = self.top_logprobs, is_count(self.top_logprobs) and self.top_logprobs <= MOST_LIKELIEST
+        ok = ok and (top == 0 or (self.logprobs and beams == 1))
+        check_number("top_logprobs", top, ok, f"0 to {MOST_LIKELIEST}, with logprobs and without beams")
 
     def _check_texts(self) -> None:
         for name in ("bad_words", "choices"):

@@ -21,12 +21,14 @@ from edgetext_runtime.manifest import REEXPORT
 from edgetext_runtime.numpy_sampling import choose
 from edgetext_runtime.options import Settings
 from edgetext_runtime.processors import BANNED, Chooser
-from edgetext_runtime.prompt_state import PromptState
-from edgetext_runtime.sampling import FloatArray, UniformStream
+from edgetext_runtime.results import Likely
+from edgetext_runtime.sampling import FloatArray
 from edgetext_runtime.tokenizer import Tokenizer
+from edgetext_runtime.uniform import UniformStream
 
 if TYPE_CHECKING:
     from edgetext_runtime.constraints import Constraint
+    from edgetext_runtime.prompt_state import PromptState
 
 CHUNK = 256
 """Most tokens in one call of the graph: bounds the memory of a long prompt or text. It is a constant because
@@ -51,7 +53,7 @@ class Request:
     tokenizer: Tokenizer
     settings: Settings
     prompt: tuple[int, ...]
-    state: PromptState | None
+    state: "PromptState | None"
     fed: tuple[int, ...]
     constraints: "tuple[Constraint, ...]" = ()
 
@@ -80,6 +82,7 @@ class TokenSource:
         state: where the model stands.
         chooser: what chooses on the host; ``None`` on the native path.
         logprobs: of the tokens so far, if the settings ask for them.
+        likely: the likeliest tokens at their positions, likewise.
     """
 
     state: Any
@@ -93,6 +96,7 @@ class TokenSource:
         self.chooser = request.chooser() if settings.on_host else None
         self.want_logits = settings.on_host or settings.logprobs
         self.logprobs: list[float] = []
+        self.likely: list[Likely] = []
         self.draw = UniformStream(settings.seed).next
 
     def first(self) -> int | None:
@@ -140,7 +144,11 @@ class TokenSource:
             sampled = self.chooser.choose(logits, uniform)
             self.chooser.push(sampled)
         if self._request.settings.logprobs:
-            self.logprobs.append(float(log_softmax(logits)[sampled]))
+            logprobs = log_softmax(logits)
+            self.logprobs.append(float(logprobs[sampled]))
+            if count := self._request.settings.top_logprobs:
+                order = np.argsort(-logprobs, kind="stable")[:count].tolist()
+                self.likely.append({token: float(logprobs[token]) for token in order})
         return sampled
 
     def _feed(self, tokens: Sequence[int]) -> int | None:
@@ -164,13 +172,15 @@ class TokenSource:
         return self.pick(token, logits, uniform)
 
 
-def prefill(request: Request, bundle: str) -> PromptState:
+def prefill(request: Request, bundle: str) -> "PromptState":
     """The state after a request's prompt.
 
     Args:
         request: its ``fed`` must not be empty.
         bundle: SHA-256 of the bundle.
     """
+    from edgetext_runtime.prompt_state import PromptState
+
     session, given = request.session, request.state
     state = session.new_state() if given is None else session.write_state(given.arrays, given.length)
     sampling, uniform = request.settings.sampling, np.zeros(1, np.float32)

@@ -1,6 +1,6 @@
 """What a generator gives back."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event, Lock
 from types import TracebackType
@@ -8,6 +8,8 @@ from typing import Literal, Self
 
 from edgetext_runtime.errors import EdgetextError
 
+Likely = Mapping[int, float]
+"""Token ids and their natural log-probabilities, the likeliest first."""
 FinishReason = Literal["eos", "length", "stop", "context", "cancelled"]
 
 
@@ -39,6 +41,7 @@ class Generation:
         timings: where the time went.
         logprobs: natural log-probability of every token under the model (before temperature, penalties and
             bans), if asked for.
+        top_logprobs: the likeliest tokens at the position of every token, if asked for.
     """
 
     text: str
@@ -48,6 +51,32 @@ class Generation:
     seed: int
     timings: Timings
     logprobs: tuple[float, ...] | None = None
+    top_logprobs: tuple[Likely, ...] | None = None
+
+
+class Piece(str):
+    """A piece of a generated text, which is a string, and the tokens that came since the piece before.
+
+    Attributes:
+        tokens: their ids; a character may take several, and a token may show its text only later.
+        logprobs: their log-probabilities, if asked for; else empty. So for ``top_logprobs``.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    top_logprobs: tuple[Likely, ...]
+
+    def __new__(
+        cls,
+        text: str,
+        tokens: Sequence[int] = (),
+        logprobs: Sequence[float] = (),
+        top_logprobs: Sequence[Likely] = (),
+    ) -> Self:
+        """Make a piece."""
+        self = super().__new__(cls, text)
+        self.tokens, self.logprobs, self.top_logprobs = tuple(tokens), tuple(logprobs), tuple(top_logprobs)
+        return self
 
 
 @dataclass(frozen=True)
@@ -65,11 +94,11 @@ class Score:
     perplexity: float
 
 
-PieceGenerator = Generator[str, None, Generation]
+PieceGenerator = Generator[Piece, None, Generation]
 """Yields pieces of text and returns the finished generation."""
 
 
-class GenerationStream(Iterator[str]):
+class GenerationStream(Iterator[Piece]):
     """The text of a generation as it appears; no piece holds part of a character or of a stop string.
 
     Iterate to the end, then read :attr:`result`; or leave early: :meth:`cancel`, or the end of a ``with``
@@ -83,7 +112,7 @@ class GenerationStream(Iterator[str]):
         self._reading = Lock()
         self._result: Generation | None = None
 
-    def __next__(self) -> str:
+    def __next__(self) -> Piece:
         """The next piece, never empty."""
         with self._reading:
             try:

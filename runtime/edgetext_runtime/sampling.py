@@ -11,7 +11,7 @@ which ``c[i] - p[i] < top_p`` and ``p[i] >= min_p * p[0]``, at least one. With `
 Sources: top-k, Fan et al. 2018; nucleus (top-p), Holtzman et al. 2020; min-p, Nguyen et al. 2024.
 """
 
-import secrets
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -115,18 +115,6 @@ def _sample_row(logits: FloatArray, params: SamplingParams, uniform: np.float32)
     return int(order[min(index, n - 1)])
 
 
-class UniformStream:
-    """The uniform numbers of one generation: PCG64 from a seed, float32 in [0, 1), one for each token."""
-
-    def __init__(self, seed: int) -> None:
-        generator = np.random.Generator(np.random.PCG64(seed))
-        self._draw = generator.random
-
-    def next(self) -> float:
-        """Draw the next number."""
-        return float(self._draw(dtype=np.float32))
-
-
 def check_seed(seed: int | None) -> int:
     """The seed to use: the one given, or a fresh one (31 bits: short enough to note down).
 
@@ -134,7 +122,7 @@ def check_seed(seed: int | None) -> int:
         InputError: if it is not an integer from 0 to below 2**64.
     """
     if seed is None:
-        return secrets.randbits(31)
+        return int.from_bytes(os.urandom(4), "little") >> 1
     check_number("seed", seed, is_count(seed) and seed < 1 << 64, "an integer from 0 to 2**64 - 1")
     return seed
 

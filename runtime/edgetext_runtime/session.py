@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgetext_runtime.backend import PROVIDERS, available_provider, check_version, load_onnxruntime
 from edgetext_runtime.buffers import Buffers, State, StepResult
-from edgetext_runtime.engine import StateArrays, check_state_arrays
+from edgetext_runtime.engine import StateArrays, check_step, used_part, whole_state, zero_state
 from edgetext_runtime.errors import BundleError, InputError, ProviderError
 from edgetext_runtime.manifest import REEXPORT, Manifest, is_count
 from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
@@ -97,7 +97,8 @@ class StepSession:
         options.enable_mem_pattern = False  # a plan is kept for every prompt length: memory that grows
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         try:
-            return self.ort.InferenceSession(model, options, providers=[self.provider])
+            # A fallback would try the same again, and print that it does.
+            return self.ort.InferenceSession(model, options, providers=[self.provider], enable_fallback=0)
         except Exception as error:  # onnxruntime's errors have no common base but this
             raise BundleError(f"model.onnx: onnxruntime cannot load it ({error}); {REEXPORT}") from error
 
@@ -107,19 +108,15 @@ class StepSession:
         Raises:
             InputError: if ``batch`` is not a positive integer.
         """
-        if not is_count(batch, 1):
-            raise InputError(f"batch is {batch!r}; allowed is an integer of at least 1")
-        shapes = [entry.concrete_shape(batch, self.manifest.context_length) for entry in self.manifest.state]
-        pairs = zip(shapes, self.manifest.state, strict=True)
-        return self._state([np.zeros(shape, entry.dtype) for shape, entry in pairs])
+        return self._state(zero_state(self.manifest, batch), 0)
 
-    def _state(self, arrays: list[NDArray[Any]]) -> State:
+    def _state(self, arrays: list[NDArray[Any]], length: int) -> State:
         """A state over these arrays, which it keeps: of full size, KV caches included."""
         current, other = [], []
         for entry, array in zip(self.manifest.state, arrays, strict=True):
             current.append(self._place(array))
             other.append(current[-1] if entry.kind == "kv_cache" else self._place(np.zeros_like(array)))
-        return State(len(arrays[0]), current, other)
+        return State(len(arrays[0]), length, current, other)
 
     def _place(self, array: NDArray[Any]) -> Any:
         return self.ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
@@ -130,11 +127,8 @@ class StepSession:
         Returns:
             An array [B, …] for each; KV caches are cut to the ``state.length`` tokens they hold.
         """
-        arrays = []
-        for entry, value in zip(self.manifest.state, state._sides[state._turn], strict=True):
-            used = tuple(slice(state.length if axis == "context" else None) for axis in entry.shape)
-            arrays.append(np.array(value.numpy()[used]))
-        return tuple(arrays)
+        pairs = zip(self.manifest.state, state._sides[state._turn], strict=True)
+        return tuple(np.array(used_part(entry, value.numpy(), state.length)) for entry, value in pairs)
 
     def write_state(self, arrays: Sequence[NDArray[Any]], length: int) -> State:
         """The reverse of :meth:`read_state`: a state of its own with these contents, after ``length`` tokens.
@@ -142,15 +136,7 @@ class StepSession:
         Raises:
             InputError: if a shape or type is not the manifest's.
         """
-        batch = check_state_arrays(self.manifest, arrays, length)
-        full = []
-        for entry, array in zip(self.manifest.state, arrays, strict=True):
-            whole = np.zeros(entry.concrete_shape(batch, self.manifest.context_length), array.dtype)
-            whole[tuple(slice(size) for size in array.shape)] = array
-            full.append(whole)
-        state = self._state(full)
-        state.length = length
-        return state
+        return self._state(whole_state(self.manifest, arrays, length), length)
 
     def run(
         self,
@@ -175,11 +161,8 @@ class StepSession:
         Raises:
             InputError: if a shape, a token or a position is out of range, or the context is full.
         """
-        batch, time = self._check_tokens(tokens, state)
-        if np.shape(uniform) != (batch,):
-            raise InputError(
-                f"uniform has shape {np.shape(uniform)}; allowed is one number a sequence, ({batch},)"
-            )
+        wanted = check_step(self.manifest, tokens, state, uniform, positions)
+        batch, time = tokens.shape
         if time == 1 and positions is None:
             decoder = self._decoder(state, want_logits)
             self._fill(decoder.buffers, tokens, state, sampling, uniform)
@@ -188,9 +171,6 @@ class StepSession:
                 decoder.buffers.next_token[:, 0].copy(),
                 None if decoder.logits is None else decoder.logits.copy(),
             )
-        wanted = np.array([time - 1]) if positions is None else np.asarray(positions)
-        if wanted.ndim != 1 or wanted.size == 0 or wanted.min() < 0 or wanted.max() >= time:
-            raise InputError(f"positions are {positions!r}; allowed are time indices from 0 to {time - 1}")
         buffers = Buffers(self.ort, batch, time, wanted)
         self._fill(buffers, tokens, state, sampling, uniform)
         logits = self.logits_buffer(batch, len(wanted)) if want_logits else None
@@ -234,19 +214,6 @@ class StepSession:
         if want_logits not in state._decoders:
             state._decoders[want_logits] = _Decoder(self, state, want_logits)
         return state._decoders[want_logits]
-
-    def _check_tokens(self, tokens: IntArray, state: State) -> tuple[int, int]:
-        if tokens.ndim != 2 or tokens.shape[0] != state.batch or tokens.shape[1] == 0:
-            raise InputError(f"tokens have shape {tokens.shape}; allowed is ({state.batch}, at least 1)")
-        if tokens.dtype.kind not in "iu" or tokens.min() < 0 or tokens.max() >= self.manifest.vocab_size:
-            raise InputError(f"tokens: allowed are integers from 0 to {self.manifest.vocab_size - 1}")
-        limit = self.manifest.context_length
-        if limit is not None and state.length + tokens.shape[1] > limit:
-            asked = state.length + tokens.shape[1]
-            raise InputError(
-                f"tokens: {asked} tokens do not fit the model's context of {limit}; shorten the text"
-            )
-        return int(tokens.shape[0]), int(tokens.shape[1])
 
     def bind(
         self, buffers: Buffers, past: list[Any], present: list[Any], logits: FloatArray | None = None

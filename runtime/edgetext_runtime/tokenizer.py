@@ -173,10 +173,12 @@ class BpeTokenizer(Tokenizer):
         alphabet = byte_alphabet()
         ids = {token: index for index, token in enumerate(vocabulary)}
         self._byte_ids = [0] * 256
+        # A character of the alphabet becomes that of its byte, any other of Latin-1 one that Latin-1 has not.
+        table = dict.fromkeys(range(256), 0xFFFF) | {ord(c): byte for c, byte in alphabet.items()}
         for index, token in enumerate(vocabulary[2:], start=2):
             try:
-                self._pieces[index] = bytes([alphabet[character] for character in token])
-            except KeyError:
+                self._pieces[index] = token.translate(table).encode("latin-1")
+            except UnicodeEncodeError:
                 raise TokenizerError(
                     f"token {index} of the BPE vocabulary, {token!r}, is not byte-level"
                 ) from None

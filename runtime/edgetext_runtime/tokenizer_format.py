@@ -160,7 +160,7 @@ def byte_alphabet() -> dict[str, int]:
     in order, are the characters from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in set(printable)]
+    hidden = sorted({*range(256)}.difference(printable))
     alphabet = {chr(byte): byte for byte in printable}
     alphabet.update({chr(0x100 + index): byte for index, byte in enumerate(hidden)})
     return alphabet

@@ -25,12 +25,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from edgetext_runtime.engine import SMALL_MODEL
 from edgetext_runtime.manifest import Manifest, is_count
 from edgetext_runtime.sampling import SamplingParams
 from edgetext_runtime.session import StepSession
 
 VARIABLE = "EDGETEXT_TUNING"
-_SMALL_MODEL = 4 << 20
 _MODEL_FOR_THREADS = 16 << 20
 _LARGE_MODEL = 256 << 20
 """A model of more bytes is not loaded three times to compare."""
@@ -58,7 +58,7 @@ def tuned_session(model: bytes, manifest: Manifest, sha256: str) -> StepSession:
     if os.environ.get(VARIABLE, "").lower() in ("off", "0", "no", "false"):
         count = 1 if len(model) < _MODEL_FOR_THREADS else min(cores, _MOST_UNTUNED)
         return StepSession(model, manifest, threads=count)
-    if len(model) < _SMALL_MODEL or cores == 1 or cpu_quota() < cores:
+    if len(model) < SMALL_MODEL or cores == 1 or cpu_quota() < cores:
         return StepSession(model, manifest)
     most = min(cores, _MOST_THREADS)
     if len(model) > _LARGE_MODEL:

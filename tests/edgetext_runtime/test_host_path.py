@@ -76,6 +76,14 @@ def test_logprobs_are_those_of_score_and_change_no_token(generator):
     np.testing.assert_allclose(result.logprobs, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_likeliest_tokens_are_given_in_order(generator):
+    result = generator.generate("ab", seed=4, max_new_tokens=8, logprobs=True, top_logprobs=3)
+    for token, logprob, likely in zip(result.tokens, result.logprobs, result.top_logprobs, strict=True):
+        values = list(likely.values())
+        assert (len(values), values) == (3, sorted(values, reverse=True))
+        assert likely.get(token, logprob) == logprob <= values[0]
+
+
 def test_repetition_penalty_divides_or_multiplies():
     logits = np.array([2.0, -2.0, 3.0, -3.0], np.float32)
     penalise_repetition(logits, [0, 1, 1], 2.0)
@@ -217,6 +225,9 @@ def test_options_that_leave_nothing_say_so(lstm, options, message):
         ({"processors": 3}, "processors is 3"),
         ({"logit_bias": [1]}, "logit_bias is"),
         ({"logprobs": 1}, "logprobs is 1"),
+        ({"top_logprobs": 3}, "top_logprobs is 3"),
+        ({"top_logprobs": 65, "logprobs": True}, "top_logprobs is 65"),
+        ({"top_logprobs": 1, "logprobs": True, "num_beams": 2}, "top_logprobs is 1"),
         ({"num_beams": 0}, "num_beams is 0"),
         ({"best_of": 2, "num_beams": 2}, "best_of is 2 and num_beams 2"),
         ({"context_policy": "forget"}, "context_policy is 'forget'"),

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.sampling import GenerationDefaults, SamplingParams, UniformStream, check_seed, sample
+from edgetext_runtime.sampling import GenerationDefaults, SamplingParams, check_seed, sample
+from edgetext_runtime.uniform import UniformStream
 
 VOCAB = 20
 

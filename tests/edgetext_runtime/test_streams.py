@@ -23,6 +23,19 @@ def test_cancelled_stream_ends_after_the_step_in_progress(byte_model):
     assert whole.tokens[: len(stream.result.tokens)] == stream.result.tokens
 
 
+def test_pieces_say_what_they_are_made_of(byte_model):
+    options = {"seed": 1, "max_new_tokens": 60, "logprobs": True, "top_logprobs": 2}
+    for search in ({}, {"best_of": 2}, {"num_beams": 2, "top_logprobs": None}):
+        stream = byte_model.stream("a", **{**options, **search})
+        pieces, result = list(stream), stream.result
+        assert "".join(pieces) == result.text
+        count = sum(len(piece.tokens) for piece in pieces)
+        assert sum((piece.tokens for piece in pieces), ()) == result.tokens[:count]
+        assert sum((piece.logprobs for piece in pieces), ()) == result.logprobs[:count]
+        if result.top_logprobs:
+            assert sum((piece.top_logprobs for piece in pieces), ()) == result.top_logprobs[:count]
+
+
 def test_result_may_be_read_right_after_cancelling(lstm):
     stream = lstm.stream("a", **LONG)
     with pytest.raises(EdgetextError, match="not finished"):

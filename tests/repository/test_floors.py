@@ -20,9 +20,16 @@ FLOORS = {
     "edgetext_runtime": ("runtime/edgetext_runtime", set(), {"numpy", "onnxruntime"}),
     "edgetext": ("edgetext", {"edgetext_runtime"}, None),
     "edgetext_export": ("export/edgetext_export", {"edgetext", "edgetext_runtime"}, None),
-    "edgetext_bench": ("bench/edgetext_bench", {"edgetext_runtime"}, {"numpy", "matplotlib"}),
+    "edgetext_bench": (
+        "bench/edgetext_bench",
+        {"edgetext_runtime"},
+        {"numpy", "matplotlib", "onnxruntime", "transformers"},
+    ),
 }
-LAZY = {"edgetext_runtime": {"onnxruntime"}, "edgetext_bench": {"matplotlib"}}
+LAZY = {
+    "edgetext_runtime": {"onnxruntime"},
+    "edgetext_bench": {"matplotlib", "onnxruntime", "transformers"},
+}
 """Third parties that may be imported inside functions only."""
 CLI = "edgetext/cli"
 CLI_EAGER = {"click"}
