@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Write a student as a checked, quantised ONNX bundle (.etx).")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=str))
+@click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=str))
 @click.option("--int8", "precision", flag_value="int8", default="int8", help="8-bit weights (the default).")
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32: four times the size, for comparison.")
-@click.option("-o", "--output", type=click.Path(path_type=str), help="Default: RUN/student-PRECISION.etx.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=str),
+    help="Default: RUN/student-PRECISION.etx; for MODEL: ./NAME-PRECISION.etx.",
+)
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
@@ -26,13 +31,27 @@ if TYPE_CHECKING:
     metavar="N",
     help="Most test tokens to measure the quality on.",
 )
+@click.option("--corpus", metavar="PATH", help="For MODEL: text to measure on. Default: the embedded one.")
+@click.option(
+    "--context", type=int, metavar="N", help="For MODEL: most tokens of context. Default: up to 2048."
+)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line with the figures at the end.")
-def command(run: str, precision: str, output: str | None, tokens: int, force: bool, as_json: bool) -> None:
-    """Export the student of RUN, a directory made by `edgetext distill`.
+def command(
+    run: str,
+    precision: str,
+    output: str | None,
+    tokens: int,
+    corpus: str | None,
+    context: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export the student of RUN, a directory made by `edgetext distill`, or a Hugging Face MODEL directory.
 
-    The graph is compared with torch on the run's test split, and the written file must give its golden
-    tokens; a bundle that fails either is not written.
+    MODEL is of Llama's family (Llama, Mistral, Qwen 2) or GPT-2's, with safetensors and a byte-level
+    tokenizer.json. The graph is compared with torch on the run's test split (on --corpus), and the written
+    file must give its golden tokens; a bundle that fails either is not written.
     """
     from edgetext_export import export_run
 
@@ -51,6 +70,8 @@ def command(run: str, precision: str, output: str | None, tokens: int, force: bo
             "fp32" if precision == "fp32" else "int8",
             force,
             quality_tokens=tokens,
+            corpus=corpus,
+            context=context,
             progress=show,
         )
     click.echo(_figures(report))

@@ -1,4 +1,4 @@
-"""From a run directory to a verified bundle, top to bottom."""
+"""From a run or a Hugging Face directory to a verified bundle, top to bottom."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from typing import Any
 from edgetext import __version__
 from edgetext.errors import ExportError
 from edgetext.models import ModelConfig
+from edgetext.models.huggingface import is_huggingface
 from edgetext_export.builder import OPSET, ORT_FLOOR
 from edgetext_export.card import write_card
+from edgetext_export.decoder import Decoder
 from edgetext_export.golden import record_golden, replay
 from edgetext_export.graph import Precision, StepGraph, build_step_graph
+from edgetext_export.huggingface import read_huggingface
 from edgetext_export.parity import Parity, check_parity, measure_parity
 from edgetext_export.source import read_source
 from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
@@ -72,6 +75,8 @@ def export_run(
     force: bool = False,
     *,
     quality_tokens: int = QUALITY_TOKENS,
+    corpus: str | None = None,
+    context: int | None = None,
     generation: GenerationDefaults | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
@@ -81,11 +86,14 @@ def export_run(
     tokenizer and records, then read back from disk to replay its golden tokens at one and two threads.
 
     Args:
-        run_dir: directory made by `edgetext distill`.
-        output: path of the bundle; default: `student-PRECISION.etx` in the run directory.
+        run_dir: directory made by `edgetext distill`, or a Hugging Face model of Llama's or GPT-2's family.
+        output: path of the bundle; default: `student-PRECISION.etx` in the run directory, of a Hugging Face
+            directory `NAME-PRECISION.etx` where you are.
         precision: "int8" or "fp32".
         force: replace an existing output.
         quality_tokens: most test tokens for the quality record.
+        corpus: of a Hugging Face directory: text to measure it on (default: the embedded corpus).
+        context: of a Hugging Face directory: most tokens its cache holds.
         generation: sampling the bundle uses when nothing is asked for; default: `GENERATION`.
         progress: called with (tokens compared, tokens in all).
 
@@ -96,20 +104,27 @@ def export_run(
     """
     started = time.perf_counter()
     run_dir = Path(run_dir)
-    path = Path(output) if output is not None else run_dir / f"student-{precision}.etx"
+    foreign = is_huggingface(run_dir)
+    path = _output(run_dir, output, precision, foreign)
     if quality_tokens < 1:
         raise ExportError(f"quality_tokens is {quality_tokens}; it must be at least 1 (--tokens)")
-    source = read_source(run_dir)
-    _check_output(path, force)
-    config = source.model.config
-    graph = build_step_graph(config, source.weights(), precision, suppressed=source.tokenizer.suppressed)
+    if not foreign and (corpus is not None or context is not None):
+        raise ExportError("--corpus and --context are for Hugging Face directories; a run has its own")
+    if foreign:
+        _check_output(path, force)
+        source = read_huggingface(run_dir, corpus=corpus, tokens=quality_tokens, context=context)
+    else:
+        source = read_source(run_dir)
+        _check_output(path, force)
+    config = source.config
+    graph = build_step_graph(config, source.weights, precision, suppressed=source.suppressed)
     manifest = bundle_manifest(
         config,
         graph,
         source.tokenizer,
         name=source.name,
         provenance=source.provenance,
-        licence=str(source.corpus.get("licence") or "not stated"),
+        licence=source.licence,
     )
     defaults = generation or GENERATION
     members = {
@@ -147,7 +162,7 @@ def export_run(
 
 
 def bundle_manifest(
-    config: ModelConfig,
+    config: ModelConfig | Decoder,
     graph: StepGraph,
     tokenizer: Tokenizer,
     *,
@@ -172,6 +187,15 @@ def bundle_manifest(
         state=graph.state,
         provenance=provenance,
         licence=licence,
+    )
+
+
+def _output(source: Path, output: str | Path | None, precision: str, foreign: bool) -> Path:
+    """Where the bundle goes: into the run, but not into somebody else's model directory."""
+    if output is not None:
+        return Path(output)
+    return (
+        Path(f"{source.resolve().name}-{precision}.etx") if foreign else source / f"student-{precision}.etx"
     )
 
 

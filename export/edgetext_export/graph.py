@@ -11,11 +11,12 @@ import numpy as np
 from edgetext.errors import ExportError
 from edgetext.models import ModelConfig
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
+from edgetext_export.decoder import Decoder
 from edgetext_export.layers import FloatLayers, Int8Layers, Layers
 from edgetext_export.lstm import add_lstm, lstm_shapes, lstm_state
 from edgetext_export.quantize import FloatArray, check_finite
 from edgetext_export.sampling import add_sampling, declare_sampling_inputs
-from edgetext_export.transformer import PAST_LENGTH, add_transformer, transformer_shapes, transformer_state
+from edgetext_export.transformer import PAST_LENGTH, add_transformer, transformer_state
 from edgetext_runtime.bundle import StateTensor
 
 Precision = Literal["int8", "fp32"]
@@ -37,7 +38,7 @@ class StepGraph:
 
 
 def build_step_graph(
-    config: ModelConfig,
+    config: ModelConfig | Decoder,
     weights: Mapping[str, FloatArray],
     precision: Precision,
     *,
@@ -50,7 +51,7 @@ def build_step_graph(
     past state; out come `next_token` [B,1], `logits` [B,n,V] and the present state.
 
     Args:
-        config: shape of the generator.
+        config: shape of the generator: one of edgetext's, or of a decoder from elsewhere.
         weights: float32 arrays under the names of the checkpoint; a tied model has no `head.weight`.
         precision: "int8" or "fp32".
         suppressed: ids that are never sampled (padding, unknown words).
@@ -61,19 +62,24 @@ def build_step_graph(
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
-    recurrent = config.kind == "lstm"
-    checked = _check_weights(lstm_shapes(config) if recurrent else transformer_shapes(config), weights)
-    state = lstm_state(config) if recurrent else transformer_state(config)
+    shape = Decoder.of(config) if isinstance(config, ModelConfig) and config.kind == "transformer" else config
+    checked = _check_weights(
+        lstm_shapes(shape) if isinstance(shape, ModelConfig) else shape.shapes(), weights
+    )
+    state = lstm_state(shape) if isinstance(shape, ModelConfig) else transformer_state(shape)
     g = GraphBuilder()
     layers: Layers = Int8Layers(g) if precision == "int8" else FloatLayers(g)
     g.input("tokens", INT64, ["batch", "time"])
     g.input("positions", INT64, ["n"])
     declare_sampling_inputs(g)
-    if not recurrent:
+    if isinstance(shape, Decoder):
         g.input(PAST_LENGTH, INT64, [1])
     for entry in state:
         g.input(entry.input, FLOAT, entry.shape)
-    logits = (add_lstm if recurrent else add_transformer)(g, layers, config, checked)
+    if isinstance(shape, ModelConfig):
+        logits = add_lstm(g, layers, shape, checked)
+    else:
+        logits = add_transformer(g, layers, shape, checked)
     add_sampling(g, logits, config.vocab_size, suppressed)
     for entry in state:
         g.output(entry.output, FLOAT, entry.shape)
