@@ -11,17 +11,39 @@ import click
 
 if TYPE_CHECKING:
     from edgetext_export.bundle import ExportReport
+    from edgetext_export.recipes import Target
 
 
 @click.command(short_help="Write a student as a checked, quantised ONNX bundle (.etx).")
 @click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=str))
-@click.option("--int8", "precision", flag_value="int8", default="int8", help="8-bit weights (the default).")
-@click.option("--fp32", "precision", flag_value="fp32", help="Float32: four times the size, for comparison.")
+@click.option("--int8", "recipe", flag_value="int8", default="int8", help="8-bit weights (the default).")
+@click.option("--int4", "recipe", flag_value="int4", help="4-bit weights: half the size, some loss.")
+@click.option("--fp16", "recipe", flag_value="fp16", help="Stored as float16, computed in float32.")
+@click.option("--fp32", "recipe", flag_value="fp32", help="Float32: four times the size, for comparison.")
+@click.option(
+    "--recipe",
+    "named",
+    metavar="NAME",
+    help="Another way to store the weights: int8-dynamic, int8-head-fp32, int4-mixed.",
+)
+@click.option(
+    "--target",
+    default="generic",
+    show_default=True,
+    type=click.Choice(["generic", "x86-vnni", "x86-avx2", "arm64"]),
+    help="CPUs the bundle is for; generic is safe on all.",
+)
+@click.option("--max-mb", type=float, help="Refuse a bundle larger than this (10⁶ bytes).")
+@click.option("--max-ms", type=float, help="… slower than this per token, here, at one thread.")
+@click.option("--max-flip", type=float, metavar="SHARE", help="… whose likeliest token differs more often.")
+@click.option(
+    "--max-perplexity-increase", type=float, metavar="SHARE", help="… that loses more; 0.01 is 1 %."
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=str),
-    help="Default: RUN/student-PRECISION.etx; for MODEL: ./NAME-PRECISION.etx.",
+    help="Default: RUN/student-RECIPE.etx; for MODEL: ./NAME-RECIPE.etx.",
 )
 @click.option(
     "--tokens",
@@ -39,7 +61,13 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON line with the figures at the end.")
 def command(
     run: str,
-    precision: str,
+    recipe: str,
+    named: str | None,
+    target: Target,
+    max_mb: float | None,
+    max_ms: float | None,
+    max_flip: float | None,
+    max_perplexity_increase: float | None,
     output: str | None,
     tokens: int,
     corpus: str | None,
@@ -51,9 +79,10 @@ def command(
 
     MODEL is of Llama's family (Llama, Mistral, Qwen 2) or GPT-2's, with safetensors and a byte-level
     tokenizer.json. The graph is compared with torch on the run's test split (on --corpus), and the written
-    file must give its golden tokens; a bundle that fails either is not written.
+    file must give its golden tokens; a bundle that fails either, or misses a gate (--max-…), is not written.
     """
     from edgetext_export import export_run
+    from edgetext_export.gates import Gates
 
     with ExitStack() as stack:
         bars: list[Any] = []
@@ -67,8 +96,10 @@ def command(
         report = export_run(
             run,
             output,
-            "fp32" if precision == "fp32" else "int8",
+            named or recipe,
             force,
+            target=target,
+            gates=Gates(max_mb, max_ms, max_flip, max_perplexity_increase),
             quality_tokens=tokens,
             corpus=corpus,
             context=context,
@@ -95,4 +126,4 @@ def _figures(report: ExportReport) -> str:
         ("golden cases replayed", f"{report.golden_cases}, at 1 and 2 threads"),
         ("seconds", f"{report.seconds:.1f}"),
     ]
-    return plain(f"{report.path} ({report.precision})", rows)
+    return plain(f"{report.path} ({report.recipe})", rows)

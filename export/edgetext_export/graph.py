@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -12,15 +12,13 @@ from edgetext.errors import ExportError
 from edgetext.models import ModelConfig
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
 from edgetext_export.decoder import Decoder
-from edgetext_export.layers import FloatLayers, Int8Layers, Layers
+from edgetext_export.layers import Layers
 from edgetext_export.lstm import add_lstm, lstm_shapes, lstm_state
 from edgetext_export.quantize import FloatArray, check_finite
+from edgetext_export.recipes import Precision, Recipe, find_recipe
 from edgetext_export.sampling import add_sampling, declare_sampling_inputs
 from edgetext_export.transformer import PAST_LENGTH, add_transformer, transformer_state
 from edgetext_runtime.bundle import StateTensor
-
-Precision = Literal["int8", "fp32"]
-PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class StepGraph:
     model: bytes
     """The serialised ONNX model, weights inline."""
     precision: Precision
-    """Of the weights and products; activations between operators are float32 in both."""
+    """Of the weights and products; activations between operators are float32 in all."""
     state: tuple[StateTensor, ...]
     """Tensors carried from call to call."""
     quantisation: Mapping[str, Any]
@@ -40,7 +38,7 @@ class StepGraph:
 def build_step_graph(
     config: ModelConfig | Decoder,
     weights: Mapping[str, FloatArray],
-    precision: Precision,
+    recipe: Recipe | str,
     *,
     suppressed: Sequence[int] = (),
 ) -> StepGraph:
@@ -53,22 +51,21 @@ def build_step_graph(
     Args:
         config: shape of the generator: one of edgetext's, or of a decoder from elsewhere.
         weights: float32 arrays under the names of the checkpoint; a tied model has no `head.weight`.
-        precision: "int8" or "fp32".
+        recipe: how the weights are stored, or the name of one of `recipes.RECIPES`.
         suppressed: ids that are never sampled (padding, unknown words).
 
     Raises:
-        ExportError: for an unknown precision, weights that are missing, of a wrong shape or not finite, or a
+        ExportError: for an unknown recipe, weights that are missing, of a wrong shape or not finite, or a
             model too large for one file.
     """
-    if precision not in PRECISIONS:
-        raise ExportError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     shape = Decoder.of(config) if isinstance(config, ModelConfig) and config.kind == "transformer" else config
     checked = _check_weights(
         lstm_shapes(shape) if isinstance(shape, ModelConfig) else shape.shapes(), weights
     )
     state = lstm_state(shape) if isinstance(shape, ModelConfig) else transformer_state(shape)
     g = GraphBuilder()
-    layers: Layers = Int8Layers(g) if precision == "int8" else FloatLayers(g)
+    layers = Layers(g, recipe)
     g.input("tokens", INT64, ["batch", "time"])
     g.input("positions", INT64, ["n"])
     declare_sampling_inputs(g)
@@ -83,8 +80,9 @@ def build_step_graph(
     add_sampling(g, logits, config.vocab_size, suppressed)
     for entry in state:
         g.output(entry.output, FLOAT, entry.shape)
-    model = g.build(f"edgetext-{config.kind}", {"edgetext.graph": "step-1", "edgetext.precision": precision})
-    return StepGraph(model, precision, state, layers.recipe())
+    metadata = {"edgetext.graph": "step-1", "edgetext.precision": recipe.precision}
+    model = g.build(f"edgetext-{config.kind}", metadata)
+    return StepGraph(model, recipe.precision, state, layers.manifest())
 
 
 def _check_weights(

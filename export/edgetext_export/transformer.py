@@ -66,7 +66,7 @@ class _Network:
     def embed(self) -> str:
         """Rows of the table, plus those of the positions where they are learned: [B,T,H]."""
         g, shape = self._g, self._shape
-        self._layers.table("embedding.weight", self._weights["embedding.weight"])
+        self._layers.table("embedding.weight", self._weights["embedding.weight"], tied=shape.tied)
         ids = g.node("Max", ["tokens", g.scalar(1, np.int64)]) if shape.start_row else "tokens"
         x = self._layers.gather("embedding.weight", ids)
         if shape.frequencies:

@@ -29,6 +29,11 @@ RULES: Mapping[str, str] = {
     # sampling
     "Gather(logits, -1) axis=1": "last",
     "Add(last, suppressed)": "allowed",
+    "Add(logits, suppressed)": "allowed",
+    "TopK(logits, top_k) axis=2": "all_values all_ids",
+    "TopK(allowed, top_k) axis=2": "all_values all_ids",
+    "Gather(all_values, -1) axis=1": "values",
+    "Gather(all_ids, -1) axis=1": "ids",
     "TopK(last, top_k) axis=1": "values ids",
     "TopK(allowed, top_k) axis=1": "values ids",
     "Div(values, temperature)": "scaled",
