@@ -11,13 +11,40 @@ import click
 
 if TYPE_CHECKING:
     from edgetext_export.bundle import ExportReport
+    from edgetext_export.recipes import Target
 
 
 @click.command(short_help="Write a student as a checked, quantised ONNX bundle (.etx).")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=str))
-@click.option("--int8", "precision", flag_value="int8", default="int8", help="8-bit weights (the default).")
-@click.option("--fp32", "precision", flag_value="fp32", help="Float32: four times the size, for comparison.")
-@click.option("-o", "--output", type=click.Path(path_type=str), help="Default: RUN/student-PRECISION.etx.")
+@click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=str))
+@click.option("--int8", "recipe", flag_value="int8", default="int8", help="8-bit weights (the default).")
+@click.option("--int4", "recipe", flag_value="int4", help="4-bit weights: half the size, some loss.")
+@click.option("--fp16", "recipe", flag_value="fp16", help="Stored as float16, computed in float32.")
+@click.option("--fp32", "recipe", flag_value="fp32", help="Float32: four times the size, for comparison.")
+@click.option(
+    "--recipe",
+    "named",
+    metavar="NAME",
+    help="Another way to store the weights: int8-dynamic, int8-head-fp32, int4-mixed.",
+)
+@click.option(
+    "--target",
+    default="generic",
+    show_default=True,
+    type=click.Choice(["generic", "x86-vnni", "x86-avx2", "arm64"]),
+    help="CPUs the bundle is for; generic is safe on all.",
+)
+@click.option("--max-mb", type=float, help="Refuse a bundle larger than this (10⁶ bytes).")
+@click.option("--max-ms", type=float, help="… slower than this per token, here, at one thread.")
+@click.option("--max-flip", type=float, metavar="SHARE", help="… whose likeliest token differs more often.")
+@click.option(
+    "--max-perplexity-increase", type=float, metavar="SHARE", help="… that loses more; 0.01 is 1 %."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=str),
+    help="Default: RUN/student-RECIPE.etx; for MODEL: ./NAME-RECIPE.etx.",
+)
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
@@ -26,15 +53,36 @@ if TYPE_CHECKING:
     metavar="N",
     help="Most test tokens to measure the quality on.",
 )
+@click.option("--corpus", metavar="PATH", help="For MODEL: text to measure on. Default: the embedded one.")
+@click.option(
+    "--context", type=int, metavar="N", help="For MODEL: most tokens of context. Default: up to 2048."
+)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line with the figures at the end.")
-def command(run: str, precision: str, output: str | None, tokens: int, force: bool, as_json: bool) -> None:
-    """Export the student of RUN, a directory made by `edgetext distill`.
+def command(
+    run: str,
+    recipe: str,
+    named: str | None,
+    target: Target,
+    max_mb: float | None,
+    max_ms: float | None,
+    max_flip: float | None,
+    max_perplexity_increase: float | None,
+    output: str | None,
+    tokens: int,
+    corpus: str | None,
+    context: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export the student of RUN, a directory made by `edgetext distill`, or a Hugging Face MODEL directory.
 
-    The graph is compared with torch on the run's test split, and the written file must give its golden
-    tokens; a bundle that fails either is not written.
+    MODEL is of Llama's family (Llama, Mistral, Qwen 2) or GPT-2's, with safetensors and a byte-level
+    tokenizer.json. The graph is compared with torch on the run's test split (on --corpus), and the written
+    file must give its golden tokens; a bundle that fails either, or misses a gate (--max-…), is not written.
     """
     from edgetext_export import export_run
+    from edgetext_export.gates import Gates
 
     with ExitStack() as stack:
         bars: list[Any] = []
@@ -48,9 +96,13 @@ def command(run: str, precision: str, output: str | None, tokens: int, force: bo
         report = export_run(
             run,
             output,
-            "fp32" if precision == "fp32" else "int8",
+            named or recipe,
             force,
+            target=target,
+            gates=Gates(max_mb, max_ms, max_flip, max_perplexity_increase),
             quality_tokens=tokens,
+            corpus=corpus,
+            context=context,
             progress=show,
         )
     click.echo(_figures(report))
@@ -74,4 +126,4 @@ def _figures(report: ExportReport) -> str:
         ("golden cases replayed", f"{report.golden_cases}, at 1 and 2 threads"),
         ("seconds", f"{report.seconds:.1f}"),
     ]
-    return plain(f"{report.path} ({report.precision})", rows)
+    return plain(f"{report.path} ({report.recipe})", rows)

@@ -10,8 +10,8 @@ from edgetext.errors import ConfigError
 Kind = Literal["lstm", "transformer"]
 KINDS: tuple[Kind, ...] = ("lstm", "transformer")
 INT8_BLOCKS = (128, 64, 32, 16)
-"""Weights that share a scale when exported as 8-bit integers: the largest that divides a row is used. Fewer
-scales read faster, and perplexity does not tell the sizes apart."""
+"""Weights that share a scale when exported as 8-bit integers: the largest is used that pads a row by an
+eighth at most. Fewer scales read faster, and perplexity does not tell the sizes apart."""
 
 DROPOUTS = ("dropout", "recurrent_dropout", "word_dropout")
 """Probabilities that matter in training only."""
@@ -21,8 +21,8 @@ _WRITTEN_IF_SET = {"bottleneck", *TRAINING_ONLY} - {"dropout"}
 
 
 def choose_block(width: int) -> int:
-    """Return the largest of `INT8_BLOCKS` that divides `width`, or 32 (with padding) where none does."""
-    return next((block for block in INT8_BLOCKS if width % block == 0), 32)
+    """Return the largest of `INT8_BLOCKS` to which `width` is padded by an eighth at most, or 32."""
+    return next((block for block in INT8_BLOCKS if -width % block <= width // 8), 32)
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ class ModelConfig:
     def int8_bytes(self) -> int:
         """Bytes of the weights as exported with 8-bit integers: matrices at one byte and their scales.
 
-        Matrix products have a float32 scale per block of a row (`INT8_BLOCKS`: the largest that divides the
-        width), LSTM gates one per column; biases and norms stay float32.
+        Matrix products have a float32 scale per block of a row (`choose_block`), LSTM gates one per column;
+        biases and norms stay float32.
         """
 
         def blocks(rows: int, width: int) -> int:

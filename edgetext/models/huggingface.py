@@ -64,6 +64,7 @@ class HuggingFaceGenerator(GeneratorModel):
         self.model = model
         self.files = dict(files or {})
         self.config = _shape(model.config)
+        self._cache_name = _cache_name(model)
         self._probe()
 
     @property
@@ -93,10 +94,10 @@ class HuggingFaceGenerator(GeneratorModel):
         output = self.model(
             input_ids=tokens,
             inputs_embeds=embeddings,
-            past_key_values=cache,
             use_cache=True,
             output_hidden_states=True,
             return_dict=True,
+            **{self._cache_name: cache},
         )
         return Output(output.logits, tuple(output.hidden_states), _state(cache))
 
@@ -120,8 +121,6 @@ class HuggingFaceGenerator(GeneratorModel):
     def _probe(self) -> None:
         """Run one token, so that a model of another build is refused now and not in the midst of a run."""
         device = next(self.model.parameters()).device
-        if "past_key_values" not in _parameters(self.model):
-            raise _unusable(self.model, "it has no key/value cache (a recurrent or state-space model)")
         was_training = self.model.training
         self.model.eval()
         output = self(torch.zeros(1, 1, dtype=torch.int64, device=device))
@@ -300,11 +299,15 @@ def _state(cache: Any) -> State:
     return tuple(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
 
 
-def _parameters(model: nn.Module) -> set[str]:
-    """Names of the arguments of a model's forward."""
+def _cache_name(model: nn.Module) -> str:
+    """Name of the argument for the cache: ``cache`` since transformers 5.24, before ``past_key_values``."""
     import inspect
 
-    return set(inspect.signature(model.forward).parameters)
+    known = inspect.signature(model.forward).parameters
+    for name in () if getattr(model, "_is_stateful", False) else ("cache", "past_key_values"):
+        if name in known:
+            return name
+    raise _unusable(model, "it has no key/value cache (a recurrent or state-space model)")
 
 
 def _unusable(model: nn.Module, reason: str) -> ConfigError:

@@ -7,8 +7,6 @@ that fits is found by bisection; what is chosen was measured, and so was what is
 from __future__ import annotations
 
 import json
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from edgetext.models.presets import PRESETS, resolve_model
 from edgetext_export.bundle import GENERATION, bundle_manifest
 from edgetext_export.graph import build_step_graph
 from edgetext_export.ladder import Rung, ladders
+from edgetext_export.timing import measure_ms
 from edgetext_runtime.bundle import Bundle, write_bundle
 from edgetext_runtime.generator import Generator
 from edgetext_runtime.tokenizer import Tokenizer
@@ -34,8 +33,6 @@ TOKENIZER_BYTES = 30
 29, words 14, characters 12."""
 RECORD_BYTES = 5_000
 """What quality record, golden cases and card take in a bundle, about."""
-STEPS, ROUNDS, WARM_UP = 128, 3, 16
-"""Tokens per round, rounds, and steps before them that are not counted."""
 
 
 @dataclass(frozen=True)
@@ -169,26 +166,6 @@ def trial_table(trials: tuple[Trial, ...]) -> str:
         for trial in trials
     ]
     return table(("student", "parameters", "MB", "ms/token", "outcome"), rows)
-
-
-def measure_ms(generator: Generator, steps: int = STEPS, rounds: int = ROUNDS) -> float:
-    """Return the median milliseconds per token: a step of the graph with sampling, and its text.
-
-    Every round starts from an empty state; a Transformer is measured over its first `steps` positions.
-    """
-    session, sampling = generator.session, generator.defaults.sampling
-    steps = min(steps, (generator.manifest.context_length or steps) - WARM_UP)
-    taken: list[int] = []
-    for number in range(rounds):
-        state, draws, text = session.new_state(), UniformStream(number), generator.tokenizer.stream()
-        token = generator.manifest.eos_id
-        for step in range(steps + WARM_UP):
-            begin = time.perf_counter_ns()
-            token = session.step(token, state, sampling, draws.next())
-            text.push(token)
-            if step >= WARM_UP:
-                taken.append(time.perf_counter_ns() - begin)
-    return statistics.median(taken) / 1e6
 
 
 def build_bundle(config: ModelConfig, tokenizer_json: bytes) -> tuple[Bundle, int]:

@@ -23,6 +23,7 @@ MAX_MODEL_BYTES = 2**31 - 1
 """Largest protobuf; weights are inline, so also the largest model."""
 
 FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
+INT8, INT4 = TensorProto.INT8, TensorProto.INT4
 _NOT_IN_STANDARD = {"SimplifiedLayerNormalization"}
 """Operators that onnxruntime registers in the standard domain though the standard does not have them."""
 
@@ -51,6 +52,14 @@ class GraphBuilder:
         if name not in self._constants:
             # Not ascontiguousarray: that would turn a scalar into a vector.
             self._constants[name] = numpy_helper.from_array(np.array(value, order="C"), name)
+        return name
+
+    def packed(self, name: str, value: NDArray[np.int16]) -> str:
+        """Store an initialiser of 4-bit integers (-8…7), two a byte."""
+        if name not in self._constants:
+            flat = np.pad(value.ravel(), (0, value.size % 2)).astype(np.uint8) & 15
+            data = (flat[::2] | (flat[1::2] << 4)).tobytes()
+            self._constants[name] = helper.make_tensor(name, INT4, value.shape, data, raw=True)
         return name
 
     def scalar(self, value: int | float, dtype: type[np.generic]) -> str:

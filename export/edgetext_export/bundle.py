@@ -1,4 +1,4 @@
-"""From a run directory to a verified bundle, top to bottom."""
+"""From a run or a Hugging Face directory to a verified bundle, top to bottom."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from typing import Any
 from edgetext import __version__
 from edgetext.errors import ExportError
 from edgetext.models import ModelConfig
+from edgetext.models.huggingface import is_huggingface
 from edgetext_export.builder import OPSET, ORT_FLOOR
 from edgetext_export.card import write_card
+from edgetext_export.decoder import Decoder
+from edgetext_export.gates import Gates, check_gates
 from edgetext_export.golden import record_golden, replay
-from edgetext_export.graph import Precision, StepGraph, build_step_graph
+from edgetext_export.graph import StepGraph, build_step_graph
+from edgetext_export.huggingface import read_huggingface
 from edgetext_export.parity import Parity, check_parity, measure_parity
+from edgetext_export.recipes import Precision, Target, find_recipe
 from edgetext_export.source import read_source
+from edgetext_export.timing import measure_ms
 from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
 from edgetext_runtime.errors import BundleError, EdgetextError
 from edgetext_runtime.generator import Generator
@@ -39,6 +45,7 @@ class ExportReport:
 
     path: Path
     """The bundle."""
+    recipe: str
     precision: Precision
     parameters: int
     bundle_bytes: int
@@ -55,6 +62,7 @@ class ExportReport:
         """Return the report as plain JSON values."""
         return {
             "path": str(self.path),
+            "recipe": self.recipe,
             "precision": self.precision,
             "parameters": self.parameters,
             "bundle_bytes": self.bundle_bytes,
@@ -68,10 +76,14 @@ class ExportReport:
 def export_run(
     run_dir: str | Path,
     output: str | Path | None = None,
-    precision: Precision = "int8",
+    recipe: str = "int8",
     force: bool = False,
     *,
     quality_tokens: int = QUALITY_TOKENS,
+    target: Target = "generic",
+    gates: Gates = Gates(),  # noqa: B008 - frozen
+    corpus: str | None = None,
+    context: int | None = None,
     generation: GenerationDefaults | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
@@ -81,35 +93,48 @@ def export_run(
     tokenizer and records, then read back from disk to replay its golden tokens at one and two threads.
 
     Args:
-        run_dir: directory made by `edgetext distill`.
-        output: path of the bundle; default: `student-PRECISION.etx` in the run directory.
-        precision: "int8" or "fp32".
+        run_dir: directory made by `edgetext distill`, or a Hugging Face model of Llama's or GPT-2's family.
+        output: path of the bundle; default: `student-RECIPE.etx` in the run directory, of a Hugging Face
+            directory `NAME-RECIPE.etx` where you are.
+        recipe: how the weights are stored (`edgetext_export.recipes`): int8, int4, fp16, fp32 or another.
         force: replace an existing output.
         quality_tokens: most test tokens for the quality record.
+        target: class of CPUs the bundle is made for (`edgetext_export.recipes.Recipe.at`).
+        gates: limits of size, time and loss; a bundle that misses one is not written.
+        corpus: of a Hugging Face directory: text to measure it on (default: the embedded corpus).
+        context: of a Hugging Face directory: most tokens its cache holds.
         generation: sampling the bundle uses when nothing is asked for; default: `GENERATION`.
         progress: called with (tokens compared, tokens in all).
 
     Raises:
-        ExportError: if the run's parts do not fit, a weight is not finite, the graph fails its checks, or the
-            output exists or cannot be written.
+        ExportError: if the run's parts do not fit, a weight is not finite, the graph fails its checks or
+            misses a gate, or the output exists or cannot be written.
         CheckpointError: if the run has no finished student, or a file of it is damaged.
     """
     started = time.perf_counter()
     run_dir = Path(run_dir)
-    path = Path(output) if output is not None else run_dir / f"student-{precision}.etx"
+    foreign = is_huggingface(run_dir)
+    chosen = find_recipe(recipe).at(target)
+    path = _output(run_dir, output, recipe, foreign)
     if quality_tokens < 1:
         raise ExportError(f"quality_tokens is {quality_tokens}; it must be at least 1 (--tokens)")
-    source = read_source(run_dir)
-    _check_output(path, force)
-    config = source.model.config
-    graph = build_step_graph(config, source.weights(), precision, suppressed=source.tokenizer.suppressed)
+    if not foreign and (corpus is not None or context is not None):
+        raise ExportError("--corpus and --context are for Hugging Face directories; a run has its own")
+    if foreign:
+        _check_output(path, force)
+        source = read_huggingface(run_dir, corpus=corpus, tokens=quality_tokens, context=context)
+    else:
+        source = read_source(run_dir)
+        _check_output(path, force)
+    config = source.config
+    graph = build_step_graph(config, source.weights, chosen, suppressed=source.suppressed)
     manifest = bundle_manifest(
         config,
         graph,
         source.tokenizer,
         name=source.name,
         provenance=source.provenance,
-        licence=str(source.corpus.get("licence") or "not stated"),
+        licence=source.licence,
     )
     defaults = generation or GENERATION
     members = {
@@ -125,18 +150,21 @@ def export_run(
         source.stream,
         windows=source.windows,
         limit=quality_tokens,
+        suppressed=source.tokenizer.suppressed,
         progress=progress,
     )
-    check_parity(quality, precision)
+    check_parity(quality, chosen.precision)
+    ms_per_token = measure_ms(generator) if gates.max_ms is not None else None
     members["quality.json"] = _json(quality.to_dict())
     members["golden.json"] = record_golden(generator, source.stream)
     cases = json.loads(members["golden.json"])["cases"]
     card = write_card(manifest, quality.to_dict(), len(graph.model), cases[0]["prompt"])
     members["CARD.md"] = card.encode()
-    _write_verified(path, manifest, members)
+    _write_verified(path, manifest, members, lambda size: check_gates(gates, quality, size, ms_per_token))
     return ExportReport(
         path=path,
-        precision=precision,
+        recipe=recipe,
+        precision=chosen.precision,
         parameters=manifest.parameters,
         bundle_bytes=path.stat().st_size,
         model_bytes=len(graph.model),
@@ -147,7 +175,7 @@ def export_run(
 
 
 def bundle_manifest(
-    config: ModelConfig,
+    config: ModelConfig | Decoder,
     graph: StepGraph,
     tokenizer: Tokenizer,
     *,
@@ -175,6 +203,13 @@ def bundle_manifest(
     )
 
 
+def _output(source: Path, output: str | Path | None, recipe: str, foreign: bool) -> Path:
+    """Where the bundle goes: into the run, but not into somebody else's model directory."""
+    if output is not None:
+        return Path(output)
+    return Path(f"{source.resolve().name}-{recipe}.etx") if foreign else source / f"student-{recipe}.etx"
+
+
 def _check_output(path: Path, force: bool) -> None:
     """Refuse an output that could not be written, before minutes go into making it."""
     if path.is_dir():
@@ -189,12 +224,18 @@ def _check_output(path: Path, force: bool) -> None:
         raise ExportError(f"{path.parent} cannot be written to; choose another path with -o")
 
 
-def _write_verified(path: Path, manifest: Manifest, members: dict[str, bytes]) -> None:
-    """Write beside the output, read that back, replay its golden tokens, and only then give it its name."""
+def _write_verified(
+    path: Path, manifest: Manifest, members: dict[str, bytes], accept: Callable[[int], None]
+) -> None:
+    """Write beside the output, read that back, replay its golden tokens, and only then give it its name.
+
+    `accept` is given the size of the file and raises ExportError if it is not wanted.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         try:
             write_bundle(draft, manifest, members, force=True)
+            accept(draft.stat().st_size)
             bundle = read_bundle(draft)
             for threads in VERIFIED_THREADS:
                 _check_replay(Generator(bundle, threads=threads, provider="cpu"), threads)

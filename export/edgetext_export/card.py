@@ -61,12 +61,14 @@ def write_card(manifest: Manifest, quality: Mapping[str, Any], model_bytes: int,
 
 
 def _quality_rows(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
-    perplexity, flips = quality["perplexity"], quality["flip_rate"]
+    perplexity, flips, greedy = quality["perplexity"], quality["flip_rate"], quality["greedy"]
     return [
         ("Perplexity, float32", f"{perplexity['fp32']:.3f}"),
         ("Perplexity, this bundle", f"{perplexity['exported']:.3f} ({quality['perplexity_increase']:+.2%})"),
         ("Likeliest token differs, prompt", f"{flips['prompt']:.2%}"),
         ("Likeliest token differs, token by token", f"{flips['step']:.2%}"),
+        ("Same greedy tokens as float32", f"the first {greedy['same']} of {greedy['tokens']}"),
+        ("Likeliest token differs, batch of 8", f"{quality['batch']['flip_rate']:.2%}"),
         ("Logit error, mean", f"{quality['mean_logit_error']:.4g}"),
         ("Logit error, largest", f"{quality['max_logit_error']:.4g}"),
     ]
@@ -83,9 +85,11 @@ def _provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _precision(manifest: Manifest) -> str:
-    if manifest.precision == "fp32":
-        return "float32"
-    return "8-bit weights, activations quantised as they come; float32 between operators"
+    if manifest.precision in ("fp32", "fp16"):
+        return "float32" if manifest.precision == "fp32" else "stored as float16, computed in float32"
+    return (
+        f"{manifest.precision[3:]}-bit weights, activations quantised as they come; float32 between operators"
+    )
 
 
 def _shape(config: Mapping[str, Any]) -> str:

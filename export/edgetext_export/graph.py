@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from edgetext.errors import ExportError
 from edgetext.models import ModelConfig
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
-from edgetext_export.layers import FloatLayers, Int8Layers, Layers
+from edgetext_export.decoder import Decoder
+from edgetext_export.layers import Layers
 from edgetext_export.lstm import add_lstm, lstm_shapes, lstm_state
 from edgetext_export.quantize import FloatArray, check_finite
+from edgetext_export.recipes import Precision, Recipe, find_recipe
 from edgetext_export.sampling import add_sampling, declare_sampling_inputs
-from edgetext_export.transformer import PAST_LENGTH, add_transformer, transformer_shapes, transformer_state
+from edgetext_export.transformer import PAST_LENGTH, add_transformer, transformer_state
 from edgetext_runtime.bundle import StateTensor
-
-Precision = Literal["int8", "fp32"]
-PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class StepGraph:
     model: bytes
     """The serialised ONNX model, weights inline."""
     precision: Precision
-    """Of the weights and products; activations between operators are float32 in both."""
+    """Of the weights and products; activations between operators are float32 in all."""
     state: tuple[StateTensor, ...]
     """Tensors carried from call to call."""
     quantisation: Mapping[str, Any]
@@ -37,9 +36,9 @@ class StepGraph:
 
 
 def build_step_graph(
-    config: ModelConfig,
+    config: ModelConfig | Decoder,
     weights: Mapping[str, FloatArray],
-    precision: Precision,
+    recipe: Recipe | str,
     *,
     suppressed: Sequence[int] = (),
 ) -> StepGraph:
@@ -50,35 +49,40 @@ def build_step_graph(
     past state; out come `next_token` [B,1], `logits` [B,n,V] and the present state.
 
     Args:
-        config: shape of the generator.
+        config: shape of the generator: one of edgetext's, or of a decoder from elsewhere.
         weights: float32 arrays under the names of the checkpoint; a tied model has no `head.weight`.
-        precision: "int8" or "fp32".
+        recipe: how the weights are stored, or the name of one of `recipes.RECIPES`.
         suppressed: ids that are never sampled (padding, unknown words).
 
     Raises:
-        ExportError: for an unknown precision, weights that are missing, of a wrong shape or not finite, or a
+        ExportError: for an unknown recipe, weights that are missing, of a wrong shape or not finite, or a
             model too large for one file.
     """
-    if precision not in PRECISIONS:
-        raise ExportError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
-    recurrent = config.kind == "lstm"
-    checked = _check_weights(lstm_shapes(config) if recurrent else transformer_shapes(config), weights)
-    state = lstm_state(config) if recurrent else transformer_state(config)
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    shape = Decoder.of(config) if isinstance(config, ModelConfig) and config.kind == "transformer" else config
+    checked = _check_weights(
+        lstm_shapes(shape) if isinstance(shape, ModelConfig) else shape.shapes(), weights
+    )
+    state = lstm_state(shape) if isinstance(shape, ModelConfig) else transformer_state(shape)
     g = GraphBuilder()
-    layers: Layers = Int8Layers(g) if precision == "int8" else FloatLayers(g)
+    layers = Layers(g, recipe)
     g.input("tokens", INT64, ["batch", "time"])
     g.input("positions", INT64, ["n"])
     declare_sampling_inputs(g)
-    if not recurrent:
+    if isinstance(shape, Decoder):
         g.input(PAST_LENGTH, INT64, [1])
     for entry in state:
         g.input(entry.input, FLOAT, entry.shape)
-    logits = (add_lstm if recurrent else add_transformer)(g, layers, config, checked)
+    if isinstance(shape, ModelConfig):
+        logits = add_lstm(g, layers, shape, checked)
+    else:
+        logits = add_transformer(g, layers, shape, checked)
     add_sampling(g, logits, config.vocab_size, suppressed)
     for entry in state:
         g.output(entry.output, FLOAT, entry.shape)
-    model = g.build(f"edgetext-{config.kind}", {"edgetext.graph": "step-1", "edgetext.precision": precision})
-    return StepGraph(model, precision, state, layers.recipe())
+    metadata = {"edgetext.graph": "step-1", "edgetext.precision": recipe.precision}
+    model = g.build(f"edgetext-{config.kind}", metadata)
+    return StepGraph(model, recipe.precision, state, layers.manifest())
 
 
 def _check_weights(

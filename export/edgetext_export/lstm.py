@@ -44,7 +44,7 @@ def lstm_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def add_lstm(g: GraphBuilder, layers: Layers, config: ModelConfig, weights: Weights) -> str:
     """Write the network; returns `logits` [B,n,V]. Activations are time-major [T,B,·] up to the head."""
     ids = g.node("Transpose", ["tokens"], perm=[1, 0])  # [T,B]: ids are cheaper to turn than activations
-    layers.table("embedding.weight", weights["embedding.weight"])
+    layers.table("embedding.weight", weights["embedding.weight"], tied=config.tied)
     x = layers.gather("embedding.weight", ids)  # [T,B,E]
     for layer in range(config.layers):
         h, c = (g.node("Unsqueeze", [f"past.{part}.{layer}", g.ints(0)]) for part in "hc")  # [1,B,H]

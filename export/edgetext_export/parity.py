@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,10 @@ FP32_TOLERANCE = 1e-3
 """Largest logit difference between torch and an fp32 graph that counts as the same model."""
 PERPLEXITY_TOLERANCE = 0.05
 """Largest relative increase of perplexity with which a quantised model is still written."""
+GREEDY_TOKENS = 256
+"""Tokens written greedily with both, or as many as the context holds."""
+BATCH, BATCH_WINDOW = 8, 16
+"""Sequences of a batch, and tokens of each."""
 _GREEDY = SamplingParams(temperature=0)
 _UNIFORM = np.zeros(1, np.float32)
 
@@ -49,6 +53,14 @@ class Parity:
     """Largest absolute difference of a logit, over both ways of feeding."""
     mean_logit_error: float
     """Mean absolute difference of the logits, whole windows at a time."""
+    greedy_tokens: int
+    """Tokens that both wrote greedily from an empty text."""
+    greedy_same: int
+    """How many of them were the same before the first that differed."""
+    batch_flip_rate: float
+    """Share of positions whose likeliest token differs from torch's, `BATCH` sequences at once."""
+    batch_max_logit_error: float
+    """Largest absolute difference of a logit there."""
     windows: str = "stream"
     """What a window was: a piece of the ``stream``, or one ``document``."""
 
@@ -67,6 +79,12 @@ class Parity:
             "perplexity_increase": self.perplexity_increase,
             "flip_rate": {"prompt": self.flip_rate_prompt, "step": self.flip_rate_step},
             "step_tokens": self.step_tokens,
+            "greedy": {"tokens": self.greedy_tokens, "same": self.greedy_same},
+            "batch": {
+                "size": BATCH,
+                "flip_rate": self.batch_flip_rate,
+                "max_logit_error": self.batch_max_logit_error,
+            },
             "max_logit_error": self.max_logit_error,
             "mean_logit_error": self.mean_logit_error,
         }
@@ -80,6 +98,7 @@ def measure_parity(
     windows: str = "stream",
     limit: int = 20_000,
     step_limit: int = 512,
+    suppressed: Sequence[int] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Parity:
     """Compare an exported session with its torch model on a token stream.
@@ -94,6 +113,7 @@ def measure_parity(
             (`edgetext.training.data.evaluation_rows`).
         limit: most targets to measure.
         step_limit: about how many positions to also feed token by token (whole windows).
+        suppressed: ids that are never written, whatever the model makes of them.
         progress: called with (targets done, targets in all) after every window.
 
     Raises:
@@ -129,8 +149,24 @@ def measure_parity(
         if progress is not None:
             progress(done, total)
     perplexity = [math.exp(float(value) / done) if math.isfinite(value) else math.inf for value in nll]
-    rates = flips / done, step_flips / steps
-    return Parity(done, perplexity[0], perplexity[1], *rates, steps, largest, summed / done, windows)
+    context = session.manifest.context_length or GREEDY_TOKENS
+    written = greedy_tokens(model, session, min(GREEDY_TOKENS, context), suppressed)
+    batch = _batch(model, session, stream)
+    return Parity(
+        tokens=done,
+        perplexity_fp32=perplexity[0],
+        perplexity_exported=perplexity[1],
+        flip_rate_prompt=flips / done,
+        flip_rate_step=step_flips / steps,
+        step_tokens=steps,
+        max_logit_error=largest,
+        mean_logit_error=summed / done,
+        greedy_tokens=written[0],
+        greedy_same=written[1],
+        batch_flip_rate=batch[0],
+        batch_max_logit_error=batch[1],
+        windows=windows,
+    )
 
 
 def check_parity(parity: Parity, precision: str) -> None:
@@ -188,6 +224,47 @@ def step_logits(session: StepBackend, tokens: IntArray) -> FloatArray:
         for token in tokens
     ]
     return np.concatenate([_present(row)[0] for row in rows])
+
+
+def greedy_tokens(
+    model: GeneratorModel, session: StepBackend, count: int, suppressed: Sequence[int] = ()
+) -> tuple[int, int]:
+    """Write `count` tokens greedily with both; returns their number and how many agree at the beginning."""
+    import torch
+
+    state, past = session.new_state(), None
+    ours = theirs = session.manifest.eos_id
+    for same in range(count):
+        with torch.no_grad():
+            output = model(torch.tensor([[theirs]]), past)
+        past, logits = output.state, output.logits[0, -1].float()
+        logits[list(suppressed)] = -torch.inf
+        theirs = int(logits.argmax())
+        ours = session.step(ours, state, _GREEDY, 0.0)
+        if ours != theirs:
+            return count, same
+    return count, count
+
+
+def _batch(model: GeneratorModel, session: StepBackend, stream: TokenStream) -> tuple[float, float]:
+    """Flip rate and largest logit error of `BATCH` pieces of the stream at once."""
+    import torch
+
+    length = max(1, min(BATCH_WINDOW, len(stream) // BATCH))
+    tokens = np.resize(np.asarray(stream[: BATCH * length], np.int64), (BATCH, length))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(tokens)).logits.float().numpy()  # [B,T,V]
+    result = session.run(
+        tokens,
+        session.new_state(BATCH),
+        sampling=_GREEDY,
+        uniform=np.zeros(BATCH, np.float32),
+        positions=np.arange(length),
+        want_logits=True,
+    )
+    found = _present(result.logits)
+    flips = float((expected.argmax(-1) != found.argmax(-1)).mean())
+    return flips, float(np.abs(expected - found).max())
 
 
 def negative_log_likelihood(logits: FloatArray, targets: IntArray) -> float:

@@ -22,45 +22,94 @@ __all__ = [
     "choose_block",
     "quantise_blocks",
     "quantise_columns",
+    "unpack",
 ]
 
 FloatArray = NDArray[np.float32]
 
+NARROW_BLOCKS = (64, 32, 16)
+"""Weights per scale with 4 bits: as `edgetext.models.config.INT8_BLOCKS`, but none longer."""
+_SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Shares of a block's range that its 4-bit levels may cover."""
 ZERO_POINT = 128
 """Stored value of zero in unsigned 8-bit blocks, the default of MatMulNBits."""
 
 
 @dataclass(frozen=True)
 class BlockQuantised:
-    """A matrix [N,K] as unsigned bytes with one scale per block of a row; rows padded to whole blocks."""
+    """A matrix [N,K] as unsigned integers with one scale per block of a row; rows padded to whole blocks."""
 
     values: NDArray[np.uint8]
-    """[N, blocks, block]; w = (value - 128) * scale."""
+    """[N, blocks, block], or with 4 bits [N, blocks, block/2]; w = (value - zero point) * scale."""
     scales: FloatArray
     """[N, blocks]."""
     width: int
     """K, without padding."""
+    bits: int = 8
+    """8, or 4: two values a byte, the first in the lower half."""
+
+    @property
+    def zero_point(self) -> int:
+        """Stored value of zero: 128, or 8."""
+        return int(1 << (self.bits - 1))
 
     @property
     def block(self) -> int:
         """Elements per scale."""
-        return int(self.values.shape[2])
+        return int(self.values.shape[2]) * 8 // self.bits
 
     @property
     def padded(self) -> int:
         """K rounded up to whole blocks."""
-        return int(self.values.shape[1] * self.values.shape[2])
+        return int(self.values.shape[1]) * self.block
 
     def dequantised(self) -> FloatArray:
         """Return the matrix [N,K] as the kernels see it."""
-        w = (self.values.astype(np.float32) - ZERO_POINT) * self.scales[..., None]
-        return w.reshape(len(w), -1)[:, : self.width]
+        levels = unpack(self.values, self.bits).astype(np.float32) - self.zero_point
+        return (levels * self.scales[..., None]).reshape(len(levels), -1)[:, : self.width]
 
 
-def quantise_blocks(weight: FloatArray, block: int | None = None) -> BlockQuantised:
-    """Quantise [N,K] to 8 bits per weight, symmetric, one scale per block of `block` elements of a row."""
+def quantise_blocks(weight: FloatArray, block: int | None = None, bits: int = 8) -> BlockQuantised:
+    """Quantise [N,K] to 8 or 4 bits per weight, symmetric, one scale per `block` elements of a row."""
+    if bits == 4:
+        return _quantise_narrow(weight, block or narrow_block(weight.shape[1]))
     levels, scales = _arrays(block_levels(torch.tensor(weight, dtype=torch.float32), block))
     return BlockQuantised((levels + ZERO_POINT).astype(np.uint8), scales, weight.shape[1])
+
+
+def narrow_block(width: int) -> int:
+    """Return the largest of `NARROW_BLOCKS` to which `width` is padded by an eighth at most, or 32."""
+    return next((block for block in NARROW_BLOCKS if -width % block <= width // 8), 32)
+
+
+def _quantise_narrow(weight: FloatArray, block: int) -> BlockQuantised:
+    """Quantise [N,K] to -8…7, the scale of a block being that of `_SHRINK` with the least squared error.
+
+    As in llama.cpp's Q4_0 the value farthest from zero, whatever its sign, is at -8 (times the shrinking).
+    """
+    N, K = weight.shape
+    grouped = np.pad(weight, ((0, 0), (0, -K % block))).reshape(N, -1, block)
+    peak = np.take_along_axis(grouped, np.abs(grouped).argmax(-1, keepdims=True), -1)  # [N, blocks, 1]
+    best = np.full(peak.shape, np.inf, np.float32)
+    scales, levels = np.ones_like(peak), np.zeros_like(grouped)
+    for shrink in _SHRINK:
+        tried = peak * np.float32(-shrink / 8)
+        tried = np.where(np.abs(tried) < np.finfo(np.float32).tiny, np.float32(1), tried)
+        rounded = np.clip(np.rint(grouped / tried), -8, 7)
+        error = np.square(rounded * tried - grouped).sum(-1, keepdims=True)
+        better = error < best
+        best = np.where(better, error, best)
+        scales, levels = np.where(better, tried, scales), np.where(better, rounded, levels)
+    values = (levels + 8).astype(np.uint8)
+    packed = (values[..., ::2] | (values[..., 1::2] << 4)).astype(np.uint8)
+    return BlockQuantised(packed, scales[..., 0].astype(np.float32), K, 4)
+
+
+def unpack(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Return stored values [..., block/2] or [..., block] one by one, [..., block]."""
+    if bits == 8:
+        return values
+    return np.stack([values & 15, values >> 4], axis=-1).reshape(*values.shape[:-1], -1)
 
 
 @dataclass(frozen=True)

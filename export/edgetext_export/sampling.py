@@ -32,12 +32,13 @@ def add_sampling(g: GraphBuilder, logits: str, vocab_size: int, suppressed: Sequ
     With uniform < 1 in float32 (at most 1 - 2**-24) the product r is always below the c it is scaled by, so
     the count of c_i <= r needs no clamp.
     """
-    last = g.node("Gather", [logits, g.scalar(-1, np.int64)], axis=1)  # [B,V]
     if suppressed:
         mask = np.zeros(vocab_size, np.float32)
         mask[list(suppressed)] = -np.inf
-        last = g.node("Add", [last, g.constant("suppressed", mask)])
-    values, ids = g.nodes("TopK", [last, "top_k"], ["top.values", "top.ids"], axis=1)  # [B,k]
+        logits = g.node("Add", [logits, g.constant("suppressed", mask)])
+    every = g.nodes("TopK", [logits, "top_k"], ["top.values", "top.ids"], axis=2)  # [B,n,k]
+    # Of every position, as taking the last row out first would copy V numbers for each token.
+    values, ids = (g.node("Gather", [top, g.scalar(-1, np.int64)], axis=1) for top in every)  # [B,k]
     p = g.node("Softmax", [g.node("Div", [values, "temperature"])], axis=1)
     c = g.node("CumSum", [p, g.scalar(1, np.int64)])
     in_top_p = g.node("Less", [g.node("Sub", [c, p]), "top_p"])

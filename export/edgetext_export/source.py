@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from edgetext.distill.cache_format import read_manifest
 from edgetext.distill.directory import file_sha256
 from edgetext.errors import CheckpointError, ConfigError, ExportError
 from edgetext.models import ModelConfig
+from edgetext_export.decoder import Decoder
 from edgetext_export.quantize import FloatArray
 from edgetext_runtime.errors import TokenizerError
 from edgetext_runtime.tokenizer import Tokenizer
@@ -40,26 +42,28 @@ _HUGGINGFACE_NAMES = {
 
 @dataclass(frozen=True)
 class Source:
-    """A student with everything its bundle needs."""
+    """A model with everything its bundle needs."""
 
     name: str
-    """Of the run."""
+    """Of the run or model directory."""
     model: GeneratorModel
-    """The student, in evaluation mode on the CPU."""
+    """The torch model that the export is compared with, in evaluation mode on the CPU."""
+    config: ModelConfig | Decoder
+    """Shape of the graph."""
+    weights: Mapping[str, FloatArray]
+    """float32, tied ones once."""
     tokenizer_json: bytes
     tokenizer: Tokenizer
     stream: TokenStream
     """The test split."""
-    corpus: dict[str, Any]
-    """corpus.json."""
+    licence: str
+    """Of the corpus, or of a model from elsewhere."""
     provenance: dict[str, Any]
     """Teacher and corpus, as the manifest holds them."""
     windows: str
     """What the run measures on: pieces of the ``stream``, or one ``document`` at a time."""
-
-    def weights(self) -> dict[str, FloatArray]:
-        """Return the student's weights as float32 arrays, tied ones once."""
-        return {name: tensor.float().numpy() for name, tensor in model_tensors(self.model).items()}
+    suppressed: tuple[int, ...]
+    """Ids that the graph never samples."""
 
 
 def read_source(run_dir: Path) -> Source:
@@ -96,8 +100,19 @@ def read_source(run_dir: Path) -> Source:
         raise CheckpointError(f"{run_dir / 'corpus.json'} holds {type(corpus).__name__}, not an object")
     _check_tokenizer(run_dir / "tokenizer.json", tokenizer_json, corpus)
     provenance = {"teacher": _teacher(run_dir), "corpus": _corpus_record(corpus)}
-    name = run_dir.resolve().name
-    return Source(name, model, tokenizer_json, tokenizer, stream, corpus, provenance, _windows(run_dir))
+    return Source(
+        name=run_dir.resolve().name,
+        model=model,
+        config=model.config,
+        weights={name: tensor.float().numpy() for name, tensor in model_tensors(model).items()},
+        tokenizer_json=tokenizer_json,
+        tokenizer=tokenizer,
+        stream=stream,
+        licence=str(corpus.get("licence") or "not stated"),
+        provenance=provenance,
+        windows=_windows(run_dir),
+        suppressed=tokenizer.suppressed,
+    )
 
 
 def _windows(run_dir: Path) -> str:

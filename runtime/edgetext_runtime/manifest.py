@@ -15,7 +15,7 @@ from edgetext_runtime.errors import BundleError
 
 FORMAT_VERSION = 1
 ARCHITECTURES = ("lstm", "transformer")
-PRECISIONS = ("int8", "fp32")
+PRECISIONS = ("int8", "int4", "fp16", "fp32")
 STATE_KINDS = ("recurrent", "kv_cache")
 STATE_DTYPES = {"float32": 4, "float16": 2}
 """Element types a state tensor may have, with their size in bytes."""
@@ -133,7 +133,7 @@ class Manifest:
         created_by: program and version that wrote the bundle.
         architecture: ``"lstm"`` or ``"transformer"``.
         config: the model's configuration, as the training side wrote it.
-        precision: ``"int8"`` or ``"fp32"``.
+        precision: of the weights, one of ``PRECISIONS``.
         quantisation: ``"recipe"`` and its parameters.
         parameters: number of parameters of the unquantised model.
         vocab_size: V, the tokenizer's and the graph's.

@@ -1,4 +1,4 @@
-"""The layers that only Transformers have: normalisation, rotary grouped-query attention, SiLU.
+"""The layers that only Transformers have: normalisation, rotary grouped-query attention, SiLU and GELU.
 
 As :mod:`edgetext_runtime.numpy_layers`, whose letters are used; G query heads share a key/value head.
 """
@@ -23,10 +23,26 @@ class Norm:
     out: int
     weight: FloatArray
     epsilon: float
+    bias: FloatArray | None = None
+    """With one it is LayerNorm (Ba et al. 2016): the mean is taken off first, the bias added last."""
 
     def bind(self, space: Workspace) -> Call:
         """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
-        x, out, weight, epsilon = space.array(self.x), space.array(self.out), self.weight, self.epsilon
+        x, out, bias = space.array(self.x), space.array(self.out), self.bias
+        if bias is None:
+            return self._scaled(x, out)
+        centred = np.zeros_like(x)
+        scale = self._scaled(centred, out)
+
+        def run_centred() -> None:
+            np.subtract(x, x.mean(-1, keepdims=True), out=centred)
+            scale()
+            np.add(out, bias, out)
+
+        return run_centred
+
+    def _scaled(self, x: FloatArray, out: FloatArray) -> Call:
+        weight, epsilon = self.weight, self.epsilon
         width, multiply = x.shape[-1], np.multiply
         if x.size == width:
             row, dot = x.reshape(-1), np.dot
@@ -62,6 +78,30 @@ class Silu:
             np.multiply(out, _HALF, out)
             np.add(out, _HALF, out)
             np.multiply(out, x, out)
+
+        return run
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """GELU by its tanh approximation (Hendrycks & Gimpel 2016): x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
+
+    x: int
+    out: int
+
+    def bind(self, space: Workspace) -> Call:
+        """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
+        x, out = space.array(self.x), space.array(self.out)
+
+        def run() -> None:
+            np.multiply(x, x, out)
+            np.multiply(out, np.float32(0.7978845608 * 0.044715), out)
+            np.add(out, np.float32(0.7978845608), out)
+            np.multiply(out, x, out)
+            np.tanh(out, out)
+            np.add(out, np.float32(1), out)
+            np.multiply(out, x, out)
+            np.multiply(out, _HALF, out)
 
         return run
 

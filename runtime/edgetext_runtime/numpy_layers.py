@@ -90,15 +90,30 @@ class Embedding:
     """Rows of a table. ``rows`` are their bytes, uint8 [V, ·], a view of the model file.
 
     Without ``scales`` they are float32; with them, [V, blocks], a byte stands for (byte - 128) * scale.
+    ``least`` is the row for every id below it.
     """
 
     rows: NDArray[np.uint8]
     scales: FloatArray | None
     out: int
+    least: int = 0
 
     def bind(self, space: Workspace) -> Call:
         """See :meth:`Layer.bind`."""
-        tokens, x, rows, scales = space.tokens, space.array(self.out), self.rows, self.scales
+        tokens = space.tokens
+        if not self.least:
+            return self._taken(space, tokens)
+        ids = np.zeros_like(tokens)
+        take = self._taken(space, ids)
+
+        def run() -> None:
+            np.maximum(tokens, self.least, out=ids)
+            take()
+
+        return run
+
+    def _taken(self, space: Workspace, tokens: IntArray) -> Call:
+        x, rows, scales = space.array(self.out), self.rows, self.scales
         if scales is None:
             content = x.view(np.uint8)
             return lambda: _take(rows, tokens, content)
@@ -114,6 +129,19 @@ class Embedding:
             np.multiply(values, factors[..., None], out=flat)
 
         return run
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Rows of a table of learned positions [context, X], those of this call's tokens."""
+
+    rows: FloatArray
+    out: int
+
+    def bind(self, space: Workspace) -> Call:
+        """See :meth:`Layer.bind`."""
+        out, rows, time = space.array(self.out), self.rows, space.time
+        return lambda: np.copyto(out, rows[space.past : space.past + time])
 
 
 def _take(rows: NDArray[Any], ids: IntArray, out: NDArray[Any]) -> None:

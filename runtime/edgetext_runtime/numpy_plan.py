@@ -140,7 +140,7 @@ class _Planner:
         mask = operands[-1]
         if labels[-1] == "suppressed" and isinstance(mask, np.ndarray):
             self._mask = tuple(np.flatnonzero(mask).tolist())
-        if "ids" in meaning:
+        if node.operator == "TopK":
             self._suppressed = self._mask if labels[0] == "allowed" else ()
         return meaning
 

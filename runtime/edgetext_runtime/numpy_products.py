@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetext_runtime.numpy_attention import Attention, Norm, Silu
+from edgetext_runtime.numpy_attention import Attention, Gelu, Norm, Silu
 from edgetext_runtime.numpy_layers import Elementwise, Linear, Lstm
 from edgetext_runtime.numpy_network import Hidden, Lowering, Network, StateValue, Symbol
 from edgetext_runtime.sampling import FloatArray
@@ -141,21 +141,35 @@ def _silu(net: Network, operands: list[Symbol]) -> list[Symbol]:
     raise net.odd()
 
 
-def _norm(net: Network, operands: list[Symbol]) -> list[Symbol]:
-    net.attributes(axis=-1, stash_type=1, epsilon=_epsilon(net))
+def _gelu(net: Network, operands: list[Symbol]) -> list[Symbol]:
+    net.attributes()
     match operands:
-        case [Hidden() as x, np.ndarray() as weight]:
+        case [Hidden() as x]:
+            out = net.like(x)
+            net.layers.append(Gelu(x.slot, out.slot))
+            return [out]
+    raise net.odd()
+
+
+def _norm(net: Network, operands: list[Symbol]) -> list[Symbol]:
+    simple = net.node.operator == "SimplifiedLayerNormalization"
+    net.attributes(axis=-1, epsilon=_epsilon(net), **({"stash_type": 1} if simple else {}))
+    match operands:
+        case [Hidden() as x, np.ndarray() as weight] if simple:
             return [_normed(net, x, weight)]
+        case [Hidden() as x, np.ndarray() as weight, np.ndarray() as bias] if not simple:
+            return [_normed(net, x, weight, bias)]
     raise net.odd()
 
 
 def _add_norm(net: Network, operands: list[Symbol]) -> list[Symbol]:
     net.attributes(epsilon=_epsilon(net))
     match operands:
-        case [Hidden() as x, Hidden() as residual, np.ndarray() as weight]:
+        case [Hidden() as x, Hidden() as residual, np.ndarray() as weight, *bias]:
+            net.require(len(bias) == (net.node.operator == "SkipLayerNormalization"))
             total = _elementwise(net, np.add, [x, residual])[0]
             if isinstance(total, Hidden):
-                return [_normed(net, total, weight), None, None, total]
+                return [_normed(net, total, weight, *bias), None, None, total]
     raise net.odd()
 
 
@@ -166,11 +180,14 @@ def _epsilon(net: Network) -> float:
     raise net.odd()
 
 
-def _normed(net: Network, x: Hidden, weight: NDArray[Any]) -> Hidden:
+def _normed(net: Network, x: Hidden, *parts: Symbol) -> Hidden:
     net.require(x.axes[-1] == "X")
-    net.require(weight.shape == (x.width,), weight.dtype == np.float32)
+    vectors = [part for part in parts if isinstance(part, np.ndarray)]
+    net.require(len(vectors) == len(parts))
+    net.require(*(part.shape == (x.width,) and part.dtype == np.float32 for part in vectors))
     out = net.like(x)
-    net.layers.append(Norm(x.slot, out.slot, net.weights.matrix(weight), _epsilon(net)))
+    weight, *bias = map(net.weights.matrix, vectors)
+    net.layers.append(Norm(x.slot, out.slot, weight, _epsilon(net), *bias))
     return out
 
 
@@ -178,11 +195,11 @@ def _attention(net: Network, operands: list[Symbol]) -> list[Symbol]:
     match operands:
         case [
             Hidden(axes="BTX") as q, k, v, StateValue() as keys, StateValue() as values,
-            str("last_indices"), str("total"), np.ndarray(ndim=2) as cos, np.ndarray(ndim=2) as sin,
+            str("last_indices"), str("total"), *tables,
         ]:  # fmt: skip
-            given = {"rotary_interleaved": 0, **net.node.attributes}
+            given = {"rotary_interleaved": 0, "do_rotary": 0, **net.node.attributes}
             heads, K, scale = (given.pop(name, None) for name in ("num_heads", "kv_num_heads", "scale"))
-            net.require(given == {"do_rotary": 1, "rotary_interleaved": 0})
+            net.require(given == {"do_rotary": int(len(tables) > 0), "rotary_interleaved": 0})
             net.require(isinstance(heads, int), isinstance(K, int), len(keys.entry.shape) == 4)
             D = keys.entry.shape[3]
             if not (isinstance(heads, int) and isinstance(K, int) and isinstance(D, int)):
@@ -194,13 +211,20 @@ def _attention(net: Network, operands: list[Symbol]) -> list[Symbol]:
             widths = [(heads + 2 * K) * D] if k is v is None else [heads * D, K * D, K * D]
             parts = [part for part in (q, k, v) if isinstance(part, Hidden) and part.axes == "BTX"]
             net.require([part.width for part in parts] == widths)
-            net.require(cos.dtype == sin.dtype == np.float32, cos.shape == sin.shape)
-            net.require(cos.shape[1] * 2 == D, len(cos) >= net.context)
+            match tables:
+                case [np.ndarray(ndim=2) as cos, np.ndarray(ndim=2) as sin]:
+                    net.require(cos.dtype == sin.dtype == np.float32, cos.shape == sin.shape)
+                    net.require(cos.shape[1] * 2 == D, len(cos) >= net.context)
+                case []:  # nothing turns
+                    cos = np.ones((net.context, D // 2), np.float32)
+                    sin = np.zeros_like(cos)
+                case _:
+                    raise net.odd()
             after = [net.advance(state, ("batch", K, "context", D)) for state in (keys, values)]
             out = net.hidden(heads * D, "BTX")
             slots, names = tuple(part.slot for part in parts), (keys.entry.input, values.entry.input)
-            tables = net.weights.rotary(cos, sin)
-            net.layers.append(Attention(slots, out.slot, *names, heads, K, scale, *tables))
+            turning = net.weights.rotary(cos, sin)
+            net.layers.append(Attention(slots, out.slot, *names, heads, K, scale, *turning))
             return [out, *after]
     raise net.odd()
 
@@ -208,13 +232,16 @@ def _attention(net: Network, operands: list[Symbol]) -> list[Symbol]:
 PRODUCTS: Mapping[tuple[str, str], Lowering] = {
     ("", "Add"): _add,
     ("", "LSTM"): _lstm,
+    ("", "LayerNormalization"): _norm,
     ("", "MatMul"): _matmul,
     ("", "Mul"): _mul,
     ("", "SimplifiedLayerNormalization"): _norm,
     ("com.microsoft", "DynamicQuantizeLSTM"): _lstm_bytes,
+    ("com.microsoft", "FastGelu"): _gelu,
     ("com.microsoft", "GroupQueryAttention"): _attention,
     ("com.microsoft", "MatMulNBits"): _matmul_blocks,
     ("com.microsoft", "QuickGelu"): _silu,
+    ("com.microsoft", "SkipLayerNormalization"): _add_norm,
     ("com.microsoft", "SkipSimplifiedLayerNormalization"): _add_norm,
 }
 """The functions of this module by domain and operator."""

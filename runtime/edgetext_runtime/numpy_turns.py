@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetext_runtime.numpy_layers import Columns, Embedding, Take
+from edgetext_runtime.numpy_layers import Columns, Embedding, Positions, Take
 from edgetext_runtime.numpy_network import Hidden, Lowering, Network, StateValue, Symbol
 
 
@@ -58,10 +58,16 @@ def _reshape(net: Network, operands: list[Symbol]) -> list[Symbol]:
 
 def _gather(net: Network, operands: list[Symbol]) -> list[Symbol]:
     match operands:
-        case [np.ndarray(ndim=2) as table, str("tokens" | "tokens.turned") as ids]:
+        case [np.ndarray(ndim=2) as table, str("tokens" | "tokens.turned" | "tokens.begun") as ids]:
             net.attributes(axis=0)
             net.require(table.dtype == np.float32, table.size, table.flags.c_contiguous)
             return [_embed(net, table, None, table.shape[1], ids)]
+        case [np.ndarray(ndim=2) as table, str("places")]:
+            net.attributes(axis=0)
+            net.require(table.dtype == np.float32, table.size, len(table) >= net.context)
+            out = net.hidden(table.shape[1], "BTX")
+            net.layers.append(Positions(net.weights.matrix(table), out.slot))
+            return [out]
         case [Hidden() as x, str("positions")] if "T" in x.axes:
             net.attributes(axis=x.axes.index("T"))
             out = net.hidden(x.width, x.axes.replace("T", "N"))
@@ -74,7 +80,7 @@ def _gather_blocks(net: Network, operands: list[Symbol]) -> list[Symbol]:
     match operands:
         case [
             np.ndarray(ndim=2) as rows,
-            str("tokens" | "tokens.turned") as ids,
+            str("tokens" | "tokens.turned" | "tokens.begun") as ids,
             np.ndarray(ndim=2) as scales,
         ]:
             net.require(rows.dtype == np.uint8, scales.dtype == np.float32, scales.size)
@@ -89,7 +95,7 @@ def _gather_blocks(net: Network, operands: list[Symbol]) -> list[Symbol]:
 def _embed(net: Network, table: NDArray[Any], scales: Any, width: int, ids: str) -> Hidden:
     out = net.hidden(width, "TBX" if ids == "tokens.turned" else "BTX")
     net.require(len(table) == net.vocab_size)
-    net.layers.append(Embedding(table.view(np.uint8), scales, out.slot))
+    net.layers.append(Embedding(table.view(np.uint8), scales, out.slot, int(ids == "tokens.begun")))
     return out
 
 

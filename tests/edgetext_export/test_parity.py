@@ -14,7 +14,11 @@ from edgetext.training.data import consecutive_windows, document_windows, open_s
 from edgetext_export.parity import Parity, check_parity, measure_parity, negative_log_likelihood
 from edgetext_runtime import Generator
 
-GOOD = Parity(1000, 20.0, 20.01, 0.01, 0.01, 128, 5e-4, 1e-4)
+GOOD = Parity(1000, 20.0, 20.01, 0.01, 0.01, 128, 5e-4, 1e-4, 256, 256, 0.0, 5e-4)
+
+
+def read_context(exported):
+    return Generator.load(exported.path).manifest.context_length
 
 
 def test_negative_log_likelihood_is_cross_entropy():
@@ -39,7 +43,9 @@ def test_fp32_is_the_torch_model_and_int8_is_close(exported):
     quality = exported.quality
     if exported.precision == "fp32":
         assert quality.max_logit_error < 1e-4
-        assert quality.flip_rate_prompt == quality.flip_rate_step == 0
+        assert quality.flip_rate_prompt == quality.flip_rate_step == quality.batch_flip_rate == 0
+        assert quality.batch_max_logit_error < 1e-4
+        assert quality.greedy_same == quality.greedy_tokens == (read_context(exported) or 256)
     else:
         assert abs(quality.perplexity_increase) < 0.01
         assert 0 < quality.max_logit_error < 1

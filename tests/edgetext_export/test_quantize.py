@@ -31,8 +31,10 @@ def test_columns_are_within_half_a_step_and_within_their_levels(weight, levels):
     assert np.all(np.abs(q.dequantised() - weight) <= q.scales * 0.501 + 1e-30)
 
 
-@pytest.mark.parametrize(("width", "block"), [(256, 128), (192, 64), (288, 32), (48, 16), (100, 32), (1, 32)])
-def test_the_largest_block_that_divides_the_width_is_taken(width, block):
+@pytest.mark.parametrize(
+    ("width", "block"), [(256, 128), (192, 64), (288, 64), (240, 128), (48, 16), (100, 32), (1, 32)]
+)
+def test_the_largest_block_is_taken_that_pads_a_row_by_an_eighth_at_most(width, block):
     assert choose_block(width) == block
 
 

@@ -17,8 +17,9 @@ from edgetext.training.quantized import (
 )
 from edgetext_export import build_step_graph
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
-from edgetext_export.layers import Int8Layers, LSTMWeights
+from edgetext_export.layers import Layers, LSTMWeights
 from edgetext_export.parity import prompt_logits, step_logits
+from edgetext_export.recipes import RECIPES
 from edgetext_runtime.manifest import Manifest
 from edgetext_runtime.session import StepSession
 
@@ -52,7 +53,7 @@ def test_products(width, rows):
     weight, bias, x = numbers(0, 24, width), numbers(1, 24), numbers(2, rows, width)
     g = GraphBuilder()
     g.output(
-        Int8Layers(g).linear(g.input("x", FLOAT, ["rows", width]), "w", weight, bias, "y"),
+        Layers(g, RECIPES["int8"]).linear(g.input("x", FLOAT, ["rows", width]), "w", weight, bias, "y"),
         FLOAT,
         ["rows", 24],
     )
@@ -65,8 +66,8 @@ def test_products(width, rows):
 def test_embedding_rows_are_the_same_to_the_bit():
     weight, ids = numbers(0, 30, 41), np.arange(30)[None]
     g = GraphBuilder()
-    layers = Int8Layers(g)
-    layers.table("table", weight)
+    layers = Layers(g, RECIPES["int8"])
+    layers.table("table", weight, tied=False)
     g.node("Identity", [layers.gather("table", g.input("ids", INT64, [1, "n"]))], "y")
     g.output("y", FLOAT, [1, "n", 41])
     found = session_of(g).run(None, {"ids": ids})[0]
@@ -86,7 +87,7 @@ def test_one_step_of_an_lstm_layer():
     g = GraphBuilder()
     for name, size in (("x", E), ("h", H), ("c", H)):
         g.input(name, FLOAT, [1, 1, size])
-    _, new_h, new_c = Int8Layers(g).lstm("x", "layer", weights, "h", "c")
+    _, new_h, new_c = Layers(g, RECIPES["int8"]).lstm("x", "layer", weights, "h", "c")
     for name in (new_h, new_c):
         g.output(name, FLOAT, [1, 1, H])
     found = session_of(g).run(None, {"x": x, "h": h, "c": c})

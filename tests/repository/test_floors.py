@@ -15,21 +15,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OURS = {"edgetext", "edgetext_export", "edgetext_bench", "edgetext_runtime"}
 
+PEERS = {
+    *("ctranslate2", "gguf", "llama_cpp", "onnxruntime", "onnxruntime_genai", "safetensors", "torch"),
+    "transformers",
+}
+"""What `edgetext bench --peers` measures beside our own."""
 FLOORS = {
     # name: (folder, what of ours it may import, third parties it may import: None is any)
     "edgetext_runtime": ("runtime/edgetext_runtime", set(), {"numpy", "onnxruntime"}),
     "edgetext": ("edgetext", {"edgetext_runtime"}, None),
     "edgetext_export": ("export/edgetext_export", {"edgetext", "edgetext_runtime"}, None),
-    "edgetext_bench": (
-        "bench/edgetext_bench",
-        {"edgetext_runtime"},
-        {"numpy", "matplotlib", "onnxruntime", "transformers"},
-    ),
+    "edgetext_bench": ("bench/edgetext_bench", {"edgetext_runtime"}, {"numpy", "matplotlib", *PEERS}),
 }
-LAZY = {
-    "edgetext_runtime": {"onnxruntime"},
-    "edgetext_bench": {"matplotlib", "onnxruntime", "transformers"},
-}
+LAZY = {"edgetext_runtime": {"onnxruntime"}, "edgetext_bench": {"matplotlib", *PEERS}}
 """Third parties that may be imported inside functions only."""
 CLI = "edgetext/cli"
 CLI_EAGER = {"click"}

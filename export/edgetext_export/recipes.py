@@ -1,0 +1,122 @@
+"""How the weights of a graph are stored and multiplied: schemes, and the recipes that give every tensor one.
+
+A `Scheme` is what becomes of one matrix, a `Recipe` gives every matrix its scheme: by its name where a
+measurement has chosen (`edgetext_export.tuning`), else by its role.
+
+==========  ============================================================================================
+recipe      weights
+==========  ============================================================================================
+int8        8 bits: blocks of a row (MatMulNBits), LSTM gates by column (DynamicQuantizeLSTM)
+int8-dynamic  8 bits, one scale per output (DynamicQuantizeMatMul): ARM and CPUs with matrix units
+int8-head-fp32  int8, with the output layer left in float32
+int4        4 bits in blocks, embedding and output layer too; LSTM gates at 4 bits, multiplied as 8
+int4-mixed  int4, with embedding and output layer at 8 bits
+fp16        stored as float16, computed in float32: half the file, the speed of fp32
+fp32        as they are
+==========  ============================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from edgetext.errors import ExportError
+from edgetext_export.quantize import LSTM_LEVELS
+
+Precision = Literal["int8", "int4", "fp16", "fp32"]
+PRECISIONS: tuple[Precision, ...] = ("int8", "int4", "fp16", "fp32")
+Storage = Literal["blocks", "columns", "float16", "float32"]
+Target = Literal["generic", "x86-vnni", "x86-avx2", "arm64"]
+TARGETS: tuple[Target, ...] = ("generic", "x86-vnni", "x86-avx2", "arm64")
+FULL_LEVELS = 127
+"""Largest level of a column-wise weight where the CPU adds products of bytes in 32 bits."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What becomes of one matrix."""
+
+    storage: Storage
+    """``blocks``: a scale per block of a row; ``columns``: a scale per output; or floating point."""
+    bits: int = 8
+    """Of a weight in ``blocks``: 8 or 4."""
+    block: int = 0
+    """Weights per scale in ``blocks``; 0: as `edgetext.models.config.choose_block` says."""
+
+    def __str__(self) -> str:
+        if self.storage == "blocks":
+            return f"{self.bits}-bit blocks" + (f" of {self.block}" if self.block else "")
+        return {"columns": "8-bit columns", "float16": "float16", "float32": "float32"}[self.storage]
+
+
+BLOCKS_8, BLOCKS_4 = Scheme("blocks"), Scheme("blocks", bits=4)
+COLUMNS, HALF, FLOAT = Scheme("columns"), Scheme("float16"), Scheme("float32")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A scheme for every matrix of a model."""
+
+    name: str
+    precision: Precision
+    """What the manifest says."""
+    matrices: Scheme
+    """Of the linear layers inside the network."""
+    head: Scheme
+    """Of the output layer; a tied one has the embedding's."""
+    embedding: Scheme
+    """Of the embedding: ``blocks`` or floating point."""
+    recurrent_bits: int = 8
+    """Of recurrent weights where they are quantised: 8, or 4 that are multiplied as 8."""
+    levels: int = LSTM_LEVELS
+    """Largest level of a weight with one scale per output: 63, or `FULL_LEVELS`."""
+    chosen: Mapping[str, Scheme] = field(default_factory=dict)
+    """Schemes of single tensors, chosen by measurement."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """How they were chosen, for the manifest."""
+
+    @property
+    def quantised(self) -> bool:
+        """Whether recurrent layers are quantised."""
+        return self.precision in ("int8", "int4")
+
+    def scheme(self, name: str) -> Scheme:
+        """The scheme of a weight."""
+        if name in self.chosen:
+            return self.chosen[name]
+        return self.head if name == "head.weight" else self.matrices
+
+    def at(self, target: Target) -> Recipe:
+        """The same recipe for a class of CPUs.
+
+        x86 without VNNI (and whatever ``generic`` may meet) adds two products of bytes in 16 bits, so weights
+        with one scale per output use half their levels there; elsewhere all of them.
+        """
+        if target not in TARGETS:
+            raise ExportError(f"target {target!r} is unknown; use one of {', '.join(TARGETS)}")
+        full = target in ("x86-vnni", "arm64")
+        return replace(self, levels=FULL_LEVELS if full else LSTM_LEVELS)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("int8", "int8", BLOCKS_8, BLOCKS_8, BLOCKS_8),
+        Recipe("int8-dynamic", "int8", COLUMNS, COLUMNS, BLOCKS_8),
+        Recipe("int8-head-fp32", "int8", BLOCKS_8, FLOAT, FLOAT),
+        Recipe("int4", "int4", BLOCKS_4, BLOCKS_4, BLOCKS_4, recurrent_bits=4),
+        Recipe("int4-mixed", "int4", BLOCKS_4, BLOCKS_8, BLOCKS_8, recurrent_bits=4),
+        Recipe("fp16", "fp16", HALF, HALF, HALF),
+        Recipe("fp32", "fp32", FLOAT, FLOAT, FLOAT),
+    )
+}
+"""The recipes by name; `Precision` names are among them."""
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return a recipe. Raises ExportError if there is none of that name."""
+    if name not in RECIPES:
+        raise ExportError(f"recipe {name!r} is unknown; use one of {', '.join(RECIPES)}")
+    return RECIPES[name]
