@@ -14,6 +14,8 @@ COMMANDS: dict[str, str] = {
     "cache-targets": "Write a teacher's likeliest tokens to disk, to distil without it.",
     "sweep": "Make many runs from a plan, stop and go on at any moment.",
     "compare": "Set finished runs side by side: mean and spread over seeds.",
+    "eval": "Judge checkpoints and bundles: likelihood, BLEU, diversity, referees, frontiers.",
+    "oracle": "Write text of SeqGAN's synthetic oracle as a corpus.",
     "export": "Write a student as a checked, quantised ONNX bundle (.etx).",
     "generate": "Generate text from a bundle, streaming to the terminal.",
     "serve": "Serve a bundle: OpenAI's completions API, on this machine only by default.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgetext.evaluate.compare import BASELINE, Group, Spread
 from edgetext.evaluate.markdown import table
-from edgetext.evaluate.plots import _canvas, _finish
+from edgetext.evaluate.plots import canvas_of, finish_axes
 from edgetext_runtime.errors import EdgetextError
 
 MOST_LETTERS = 17
@@ -83,7 +83,7 @@ def plot_comparison(groups: Sequence[Group], path: Path) -> None:
 
     Raises DependencyError without matplotlib, EdgetextError if the file cannot be written.
     """
-    canvas = _canvas(8, 1.6 + 0.42 * len(groups))
+    canvas = canvas_of(8, 1.6 + 0.42 * len(groups))
     axes = canvas.subplots()
     for place, group in enumerate(reversed(groups)):
         spread = Spread(tuple(run.perplexity for run in group.runs))
@@ -103,7 +103,7 @@ def plot_comparison(groups: Sequence[Group], path: Path) -> None:
         axes.axvline(value, color="#555555", linewidth=0.8, linestyle="--", label=label)
     axes.set_yticks(range(len(groups)), [_marked(group) for group in reversed(groups)])
     axes.set_ylim(-0.7, len(groups) - 0.3)
-    _finish(axes, "", "test perplexity of the int8 bundle (lower is better)", "")
+    finish_axes(axes, "", "test perplexity of the int8 bundle (lower is better)", "")
     axes.tick_params(axis="y", length=0)
     if teachers:
         axes.legend(frameon=False, fontsize=8)

@@ -105,6 +105,14 @@ class KneserNey:
             raise InputError("sequences: no tokens to score")
         return float(-np.log(self._stream_probabilities(stream, depth)).mean())
 
+    def token_nll(self, sequences: Iterable[Sequence[int]]) -> list[Floats]:
+        """Return the nats of every token of every sequence, ends included; arguments as for `score`."""
+        stream, depth = _flatten(sequences, self.vocab_size, self.end)
+        values = -np.log(self._stream_probabilities(stream, depth))
+        number = np.cumsum(depth == 0) - 1  # of the sequence that a place belongs to
+        lengths = np.bincount(number[depth > 0], minlength=int(number[-1]) + 1)
+        return np.split(values, np.cumsum(lengths)[:-1])
+
     def distribution(self, context: Sequence[int] = (), *, begin: bool = True) -> Floats:
         """Return p(token | context) for all tokens: float64 [V].
 

@@ -35,16 +35,16 @@ def plot_losses(directory: Path, path: Path) -> bool:
     stages = _stages(directory)
     if not any(stages.values()):
         return False
-    canvas = _canvas(9, 3.6)
+    canvas = canvas_of(9, 3.6)
     left, right = canvas.subplots(1, 2)
-    _finish(left, "Validation loss", "step", "nats per token (lower is better)")
+    finish_axes(left, "Validation loss", "step", "nats per token (lower is better)")
     drawn = [name for name, records in stages.items() if _draw_likelihood(left, name, records)]
     if drawn:
         left.margins(y=0.12)
         left.legend(frameon=False, fontsize=8 if len(drawn) > 3 else None)
     else:
         _say(left, "no validation was recorded")
-    _finish(right, "Refinement: discriminator", "step", f"share told apart, mean of {SMOOTHING} steps")
+    finish_axes(right, "Refinement: discriminator", "step", f"share told apart, mean of {SMOOTHING} steps")
     _draw_game(right, stages.get("refined", []))
     canvas.savefig(path)
     return True
@@ -52,7 +52,7 @@ def plot_losses(directory: Path, path: Path) -> bool:
 
 def plot_frontier(frontier: dict[str, Any], path: Path) -> None:
     """Draw quality against diversity for every model's temperature sweep, with people's texts beside them."""
-    canvas = _canvas(7, 4.6)
+    canvas = canvas_of(7, 4.6)
     axes = canvas.subplots()
     for name, points in frontier["sweeps"].items():
         x = [p["reverse_lm_score"] for p in points]
@@ -68,7 +68,7 @@ def plot_frontier(frontier: dict[str, Any], path: Path) -> None:
             va="center",
             fontsize=8,
             color=COLOURS["distilled"],
-            path_effects=_halo(),
+            path_effects=halo(),
         )
     people = frontier["people"]
     axes.plot(
@@ -80,7 +80,7 @@ def plot_frontier(frontier: dict[str, Any], path: Path) -> None:
         linestyle="none",
         label="people",
     )
-    _finish(
+    finish_axes(
         axes,
         "",
         "reverse-LM score: nats per token (lower is more diverse)",
@@ -141,7 +141,7 @@ def _say(axes: Axes, text: str) -> None:
     axes.set_yticks([])
 
 
-def _halo() -> list[Any]:
+def halo() -> list[Any]:
     """White around letters, so that a line behind them does not strike them out."""
     from matplotlib.patheffects import withStroke
 
@@ -174,7 +174,7 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _finish(axes: Axes, title: str, x: str, y: str) -> None:
+def finish_axes(axes: Axes, title: str, x: str, y: str) -> None:
     """Give every figure the same quiet look."""
     if title:
         axes.set_title(title, loc="left", fontweight="bold")
@@ -186,7 +186,7 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _canvas(width: float, height: float) -> Figure:
+def canvas_of(width: float, height: float) -> Figure:
     """An empty figure of a size in inches that needs no display."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,0 +1,170 @@
+"""What can be judged: a checkpoint directory or a bundle, both as texts and as next-token distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgetext.distill.directory import find_teachers
+from edgetext.distill.model_files import load_any
+from edgetext.errors import CheckpointError, ConfigError
+from edgetext.evaluate.likelihood import WINDOW
+from edgetext.evaluate.texts import Text, read_text
+from edgetext.models.base import GeneratorModel, sample_tokens
+from edgetext.models.ensemble import EnsembleGenerator
+from edgetext_runtime import Generator
+from edgetext_runtime.sampling import SamplingParams
+from edgetext_runtime.tokenizer import Tokenizer
+
+Floats = NDArray[np.float64]
+MOST_TOKENS = 128
+"""Tokens of a sample, at most."""
+_EVERYTHING = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+
+
+class Candidate(Protocol):
+    """A model before the referee."""
+
+    name: str
+    tokenizer: Tokenizer
+
+    def sample(self, count: int, temperature: float, seed: int) -> list[Text]:
+        """Draw texts from the start of a document by plain sampling at a temperature."""
+
+    def log_probabilities(self, row: Sequence[int]) -> Floats:
+        """Log-probabilities [T,V] of the token after each of T tokens, from a fresh state."""
+
+
+class Checkpoint:
+    """A model directory, run through torch."""
+
+    def __init__(self, name: str, model: GeneratorModel, tokenizer: Tokenizer) -> None:
+        self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
+
+    def sample(self, count: int, temperature: float, seed: int) -> list[Text]:
+        """See `Candidate`."""
+        most = min(MOST_TOKENS, self.model.config.context or MOST_TOKENS)
+        rows = sample_tokens(
+            self.model, count, most, seed=seed, temperature=temperature, suppressed=self.tokenizer.suppressed
+        )
+        return [read_text(self.tokenizer.decode(row), ended=len(row) < most) for row in rows]
+
+    @torch.no_grad()
+    def log_probabilities(self, row: Sequence[int]) -> Floats:
+        """See `Candidate`."""
+        logits = self.model(torch.tensor([row])).logits[0].double()
+        return np.asarray(logits.log_softmax(-1).numpy())
+
+
+class Bundled:
+    """A bundle, run by the device's own runtime: what a user of it gets."""
+
+    def __init__(self, name: str, generator: Generator, best_of: int = 1) -> None:
+        """`best_of`: candidates per text, of which the runtime keeps one; 1: plain sampling."""
+        self.name, self.generator, self.tokenizer = name, generator, generator.tokenizer
+        self.best_of = best_of
+
+    def sample(self, count: int, temperature: float, seed: int) -> list[Text]:
+        """See `Candidate`; every text has a seed of its own."""
+        limit = self.generator.manifest.context_length
+        most = MOST_TOKENS if limit is None else min(MOST_TOKENS, limit - 1)
+        texts = []
+        for number in range(count):
+            written = self.generator.generate(
+                temperature=temperature,
+                top_k=0,
+                top_p=1.0,
+                min_p=0.0,
+                max_new_tokens=most,
+                seed=(seed * 1_000_003 + number) * 1009,
+                best_of=self.best_of,
+            )
+            texts.append(read_text(written.text, ended=written.finish_reason == "eos"))
+        return texts
+
+    def log_probabilities(self, row: Sequence[int]) -> Floats:
+        """See `Candidate`."""
+        session = self.generator.session
+        step = session.run(
+            np.array([row], np.int64),
+            session.new_state(),
+            sampling=_EVERYTHING,
+            uniform=np.zeros(1, np.float32),
+            positions=np.arange(len(row)),
+            want_logits=True,
+        )
+        if step.logits is None:
+            raise CheckpointError(f"{self.name} gives no logits; export it again")
+        logits = step.logits[0].astype(np.float64)
+        logits -= logits.max(-1, keepdims=True)
+        return np.asarray(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+
+
+def open_candidate(path: Path, best_of: int = 1) -> Candidate:
+    """Open a bundle (.etx), a run (its accepted student), or a model directory of a run.
+
+    Raises CheckpointError or BundleError if it holds no model, ConfigError if candidates cannot be chosen.
+    """
+    if path.suffix == ".etx" or (path / "manifest.json").is_file():
+        return Bundled(str(path), Generator.load(str(path), threads=1), best_of)
+    if best_of > 1:
+        raise ConfigError(
+            f"--best-of is done by the runtime, but {path} is not a bundle; export it first: "
+            f"edgetext export {path} --int8"
+        )
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is neither a bundle (.etx) nor a directory; check the path")
+    student = path / "student"
+    models, tokenizer = find_teachers(student if student.is_dir() else path)
+    members = [load_any(model) for model in models]
+    whole = members[0] if len(members) == 1 else EnsembleGenerator(members)
+    return Checkpoint(str(path), whole, Tokenizer.from_json(tokenizer))
+
+
+def token_rows(tokenizer: Tokenizer, document: str) -> list[list[int]]:
+    """A document as rows of at most `WINDOW` targets, each with the token before it."""
+    ids = [tokenizer.eos_id, *tokenizer.encode(document), tokenizer.eos_id]
+    return [ids[start : start + WINDOW + 1] for start in range(0, len(ids) - 1, WINDOW)]
+
+
+def document_nll(model: Candidate, document: str) -> Floats:
+    """Negative log-likelihood of every token of a document and of its end, nats."""
+    parts = []
+    for row in token_rows(model.tokenizer, document):
+        log_p = model.log_probabilities(row[:-1])
+        parts.append(-log_p[np.arange(len(row) - 1), row[1:]])
+    return np.concatenate(parts)
+
+
+def likeness(model: Candidate, teacher: Candidate, documents: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+    """Per document: tokens [N], agreements of the likeliest token [N], and KL(teacher ‖ model) in nats [N].
+
+    Raises ConfigError if the two read other ids.
+    """
+    if _vocabulary(model.tokenizer) != _vocabulary(teacher.tokenizer):
+        raise ConfigError(
+            f"--teacher {teacher.name} and {model.name} have different vocabularies, so their next tokens "
+            f"cannot be compared; give the teacher that the student was distilled from"
+        )
+    counts, same, kl = [], [], []
+    for document in documents:
+        n, agreed, divergence = 0, 0.0, 0.0
+        for row in token_rows(model.tokenizer, document):
+            ours, theirs = model.log_probabilities(row[:-1]), teacher.log_probabilities(row[:-1])
+            n += len(row) - 1
+            agreed += float((ours.argmax(-1) == theirs.argmax(-1)).sum())
+            divergence += float((np.exp(theirs) * (theirs - ours)).sum())
+        counts.append(n)
+        same.append(agreed)
+        kl.append(divergence)
+    return np.array(counts, float), np.array(same), np.array(kl)
+
+
+def _vocabulary(tokenizer: Tokenizer) -> list[bytes]:
+    """What every id stands for."""
+    return [tokenizer.decode_bytes([token]) for token in range(tokenizer.vocab_size)]

@@ -1,0 +1,179 @@
+"""`edgetext eval`: any set of models before one referee, at one temperature or over a sweep of them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgetext.corpus.config import CorpusConfig
+from edgetext.errors import ConfigError
+from edgetext.evaluate.candidates import Candidate, document_nll, likeness, open_candidate
+from edgetext.evaluate.dominance import Sweep, compare_all
+from edgetext.evaluate.features import Features
+from edgetext.evaluate.intervals import Estimate, Items, estimate, items
+from edgetext.evaluate.judging import Judge
+from edgetext.evaluate.oracle import load_oracle
+from edgetext.evaluate.summary import processor
+from edgetext.evaluate.texts import MOST_WORDS, RealText, read_corpus, spread
+
+PEOPLE = "people"
+FORMAT = "edgetext-evaluation-1"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How models are judged."""
+
+    samples: int = 1000
+    """Texts of a set. Self-BLEU, distinct-n and reverse-LM score depend on it, so all rows share it."""
+    scored: int = 1000
+    """Texts of a set whose BLEU and Self-BLEU are averaged, the first ones; the whole set are references."""
+    seeds: int = 3
+    """Sample sets per model and temperature."""
+    temperatures: tuple[float, ...] = (1.0,)
+    """Sampling temperatures; several draw a frontier."""
+    documents: int = 1000
+    """Documents of each split that likelihoods are measured on, evenly spaced; 0: none."""
+    features: Path | None = None
+    """Model directory whose hidden states Fréchet distance and MAUVE compare."""
+    teacher: Path | None = None
+    """Model that agreement and KL are measured against."""
+    oracle: Path | None = None
+    """Folder with the arrays of the SeqGAN oracle."""
+    neural: bool = False
+    """Whether a neural referee judges as well."""
+    best_of: int = 1
+    """Candidates of a bundle per text, of which its runtime keeps the likeliest."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for flag, value, least in (
+            ("--samples", self.samples, 2),
+            ("--scored", self.scored, 1),
+            ("--seeds", self.seeds, 1),
+            ("--documents", self.documents, 0),
+            ("--best-of", self.best_of, 1),
+        ):
+            if value < least:
+                raise ConfigError(f"{flag} is {value}; it must be at least {least}")
+        if not self.temperatures or not all(0 < t < 100 and math.isfinite(t) for t in self.temperatures):
+            raise ConfigError(f"--temperature is {self.temperatures}; every one must be above 0")
+
+
+def evaluate(
+    models: Sequence[Path],
+    corpus: CorpusConfig,
+    settings: EvaluationSettings,
+    say: Callable[[str], object] = lambda line: None,
+) -> dict[str, Any]:
+    """Judge models against a corpus; returns the record: protocol, rows, sweeps, who dominates whom.
+
+    Raises ConfigError, CorpusError, CheckpointError or BundleError before anything long is begun, wherever
+    that can be known.
+    """
+    if len({str(path) for path in models}) < len(models):
+        raise ConfigError("a model is given twice; name each once")
+    candidates = [open_candidate(path, settings.best_of) for path in models]
+    teacher = None if settings.teacher is None else open_candidate(settings.teacher)
+    features = None if settings.features is None else Features(open_candidate(settings.features))
+    oracle = None if settings.oracle is None else load_oracle(settings.oracle)
+    real = read_corpus(corpus)
+    say(f"corpus: {len(real.train):,} training and {len(real.test):,} test documents")
+    judge = Judge(
+        real, settings.samples, settings.scored, features=features, neural=settings.neural, oracle=oracle
+    )
+    rows: list[dict[str, Any]] = [
+        {"model": PEOPLE, "temperature": None, "figures": judge.judge(judge.people(), people=True)}
+    ]
+    sweeps: dict[str, list[Sweep]] = {}
+    for model in candidates:
+        likelihoods = _likelihoods(model, teacher, real, settings)
+        points: list[list[tuple[float, float]]] = [[] for _ in range(settings.seeds)]
+        for temperature in sorted(settings.temperatures):
+            say(f"{model.name}: temperature {temperature:g}")
+            sets = [model.sample(settings.samples, temperature, 1 + i) for i in range(settings.seeds)]
+            figures = judge.judge(sets)
+            rows.append(
+                {"model": model.name, "temperature": temperature, "figures": {**likelihoods, **figures}}
+            )
+            if len(settings.temperatures) > 1:
+                for number, texts in enumerate(sets):
+                    points[number].append(judge.score(texts))
+        if len(settings.temperatures) > 1:
+            sweeps[model.name] = list(points)
+    _add_human_distance(rows)
+    return {
+        "format": FORMAT,
+        "label": "measured",
+        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "protocol": _protocol(corpus, settings, real, judge),
+        "rows": [{**row, "figures": {k: asdict(v) for k, v in row["figures"].items()}} for row in rows],
+        "sweeps": sweeps,
+        "dominance": [asdict(found) for found in compare_all(sweeps)],
+    }
+
+
+def _likelihoods(
+    model: Candidate, teacher: Candidate | None, real: RealText, settings: EvaluationSettings
+) -> dict[str, Estimate]:
+    """Nats per token and per character on both splits, and closeness to the teacher on the test split."""
+    figures: dict[str, Estimate] = {}
+    if not settings.documents:
+        return figures
+    for split, documents in (("train", real.train_documents), ("test", real.test_documents)):
+        chosen = spread(documents, settings.documents)
+        nats = [document_nll(model, document) for document in chosen]
+        figures[f"nll_{split}"] = estimate([items(nats)])
+        figures[f"perplexity_{split}"] = _exponential(figures[f"nll_{split}"])
+        characters = np.array([len(document) + 1.0 for document in chosen])
+        figures[f"nll_per_character_{split}"] = estimate(
+            [Items(np.array([n.sum() for n in nats]), characters)]
+        )
+    if teacher is not None:
+        tokens, same, kl = likeness(model, teacher, spread(real.test_documents, settings.documents))
+        figures["agreement"] = estimate([Items(same, tokens)])
+        figures["kl_teacher"] = estimate([Items(kl, tokens)])
+    return figures
+
+
+def _exponential(value: Estimate) -> Estimate:
+    """Perplexity of a mean in nats, its interval with it."""
+    low, high = (None if bound is None else math.exp(bound) for bound in (value.low, value.high))
+    return Estimate(math.exp(value.mean), low, high)
+
+
+def _add_human_distance(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Mean absolute difference to the human row over the eight BLEU and Self-BLEU columns."""
+    people = rows[0]["figures"]
+    names = [name for name in people if name.startswith(("bleu_", "self_bleu_"))]
+    for row in rows[1:]:
+        figures = row["figures"]
+        if names and all(name in figures for name in names):
+            differences = [abs(figures[name].mean - people[name].mean) for name in names]
+            figures["human_distance"] = Estimate(float(np.mean(differences)))
+
+
+def _protocol(
+    corpus: CorpusConfig, settings: EvaluationSettings, real: RealText, judge: Judge
+) -> dict[str, Any]:
+    """What must be known to repeat the figures, or to set others beside them."""
+    chosen = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
+    return {
+        **chosen,
+        "temperatures": list(settings.temperatures),
+        "corpus": Path(corpus.source).name,
+        "references": judge.references.size,
+        "people_sets": len(judge.people()),
+        "train_documents": len(real.train),
+        "test_documents": len(real.test),
+        "word_types": len(real.vocabulary),
+        "most_words": MOST_WORDS,
+        "likelihood": "by document, fresh state, rows of at most 128 targets, ends included",
+        "intervals": "95 %, bootstrap over texts within each set",
+    }
