@@ -26,7 +26,6 @@ from edgetext_runtime.bundle import Bundle, write_bundle
 from edgetext_runtime.generator import Generator
 from edgetext_runtime.tokenizer import Tokenizer
 from edgetext_runtime.tokenizer_format import EOS, PAD, UNK, tokenizer_document
-from edgetext_runtime.uniform import UniformStream
 
 TOKENIZER_BYTES = 30
 """Bytes per token id that a tokenizer is counted with if it is not given: byte-level BPE of English has 24 to

@@ -66,7 +66,7 @@ def main() -> None:
         tokenizer.save(str(out / family / "tokenizer.json"))
         described = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "bos_token": END}
         (out / family / "tokenizer_config.json").write_text(json.dumps(described))
-        print(f"{out / family}: {sum(p.numel() for p in model.parameters()):,} parameters")  # noqa: T201
+        print(f"{out / family}: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
 if __name__ == "__main__":
