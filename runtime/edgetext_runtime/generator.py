@@ -116,10 +116,7 @@ class Generator:
                 options leave no token to choose.
             TokenizerError: if the prompt cannot be encoded.
         """
-        stream = self.stream(prompt, state=state, **options)
-        for _ in stream:
-            pass
-        return stream.result
+        return exhaust(_run(self._request(prompt, state, resolve(self.defaults, options)), Event()))
 
     def stream(
         self, prompt: str = "", *, state: "PromptState | None" = None, **options: Unpack[Options]
