@@ -188,7 +188,7 @@ def _table(record: Mapping[str, Any]) -> str:
     medians = {name: median(values) for name, values in record["us"].items()}
     least = {name: min(values) for name, values in record["us"].items()}
     lines = [
-        "| way | µs per token, median of rounds | over the bare session | best round | over the bare session |",
+        "| way | µs per token, median of rounds | over the bare one | best round | over the bare one |",
         "| --- | --: | --: | --: | --: |",
     ]
     for name, value in medians.items():
