@@ -44,7 +44,9 @@ def run(
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = made.parse_args(given)
-    shown = [Path(word).name if Path(word).exists() else word for word in given]  # no paths in a record
+    shown = [
+        Path(word).name if "/" in word or "\\" in word else word for word in given
+    ]  # no paths in a record
     command = shlex.join([*made.prog.split(), *shown])
     environment = read_environment()
     try:

@@ -3,9 +3,8 @@
 Sequences in one call must be equally long where the model has a KV cache, so those are grouped by length;
 recurrent models are not particular. Rows that have finished are dropped once half of a group has.
 
-Every text is what it would be alone, with its own seed, for an fp32 bundle (up to the rounding of a matrix
-product of several rows). An int8 bundle may give other tokens than alone: its kernels scale the activations
-of all rows together.
+For an fp32 bundle every text is what it would be alone; an int8 bundle's kernels scale the activations of all
+rows together.
 """
 
 import time

@@ -5,8 +5,8 @@ The score of a text of n tokens (its end included) is the sum of their log-proba
 With penalties, bans or constraints, "log-probability" is what :class:`~edgetext_runtime.processors.Chooser`
 makes of the model's (as in the transformers library): not renormalised, and minus infinity where banned.
 
-Temperature, top-k, top-p, min-p, typical_p and the seed have no part in it. The search ends when no
-unfinished text can become better than the ``num_beams`` finished ones.
+Sampling options and the seed have no part in it. The search ends when no unfinished text can become better
+than the ``num_beams`` finished ones.
 """
 
 import time

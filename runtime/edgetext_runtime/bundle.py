@@ -93,14 +93,7 @@ def write_bundle(
 ) -> "Path":
     """Write a bundle: the same input gives the same bytes, and a reader sees the old file or the new one.
 
-    Args:
-        path: where to write; conventionally ends in ``.etx``.
-        manifest: the manifest; its ``members`` are filled in here.
-        members: content of every member but the manifest.
-        force: replace an existing file.
-
-    Returns:
-        The path written.
+    ``members`` are all but the manifest, whose own record of them is filled in here.
 
     Raises:
         InputError: if the file exists and ``force`` is not set.

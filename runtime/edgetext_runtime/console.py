@@ -21,17 +21,10 @@ def generate_to(
     as_json: bool = False,
     **settings: Any,
 ) -> None:
-    """Load a bundle and write what it generates to ``output`` as it appears.
+    """Load a bundle and write what it generates to ``output`` as it appears; ``"-"`` is a prompt on stdin.
 
-    Args:
-        output: where the text goes; on a terminal, a line on speed and seed follows on stderr.
-        model: path of the bundle.
-        prompt: the text to continue; ``"-"`` reads it from stdin.
-        threads: threads inside an operator; ``None`` chooses.
-        provider: where to run.
-        as_json: write one JSON line with text, tokens, seed and timings after the text.
-        settings: as for ``Generator.generate``; ``None`` is the bundle's default. ``json_schema`` may also
-            be the path of a JSON file.
+    On a terminal, a line on speed and seed follows on stderr; with ``as_json`` one JSON line follows. The
+    ``settings`` are those of ``Generator.generate``; ``json_schema`` may also be the path of a JSON file.
 
     Raises:
         EdgetextError: for whatever is wrong with the bundle, the prompt or a setting.

@@ -67,20 +67,9 @@ class StepBackend(Protocol):
 def open_session(
     model: bytes, manifest: Manifest, *, sha256: str, threads: Threads = "auto", provider: str = "auto"
 ) -> StepBackend:
-    """Make a model ready to run.
+    """Make a model ready to run; arguments and errors are those of ``Generator``.
 
-    Args:
-        model: the ONNX model, weights inline.
-        manifest: what the model claims to be.
-        sha256: the bundle's hash, under which a tuned number of threads is remembered.
-        threads: threads inside an operator, or ``"auto"``: see :mod:`edgetext_runtime.tuning`.
-        provider: one of ``PROVIDER_NAMES``; a name is used or refused, there is no silent fallback.
-
-    Raises:
-        BundleError: if the model cannot be loaded or is not what its manifest says.
-        DependencyError: if what runs it is missing or too old.
-        InputError: if ``threads`` is out of range.
-        ProviderError: if the provider is unknown or not available here.
+    ``sha256`` is the bundle's, under which a tuned number of threads is remembered.
     """
     if provider not in PROVIDER_NAMES:
         raise ProviderError(f"unknown provider {provider!r}; known are {', '.join(PROVIDER_NAMES)}")

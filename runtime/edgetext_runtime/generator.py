@@ -81,15 +81,12 @@ class Generator:
     def load(
         cls, source: "str | Path | bytes", *, threads: Threads = "auto", provider: str = "auto"
     ) -> "Generator":
-        """Read a bundle, check it, and make it ready.
+        """Read a bundle, check it, and make it ready; for the rest see the class.
 
         Args:
             source: path of an .etx file or of an unpacked folder, or the bytes of an .etx file.
             threads: as for the class.
             provider: as for the class.
-
-        Raises:
-            BundleError: if the bundle cannot be read or trusted; see also the class.
         """
         return cls(read_bundle(source), threads=threads, provider=provider)
 
@@ -119,10 +116,7 @@ class Generator:
                 options leave no token to choose.
             TokenizerError: if the prompt cannot be encoded.
         """
-        stream = self.stream(prompt, state=state, **options)
-        for _ in stream:
-            pass
-        return stream.result
+        return exhaust(_run(self._request(prompt, state, resolve(self.defaults, options)), Event()))
 
     def stream(
         self, prompt: str = "", *, state: "PromptState | None" = None, **options: Unpack[Options]
@@ -181,8 +175,7 @@ class Generator:
     ) -> "PromptState":
         """Pay for a prompt once: the state after it, to be continued any number of times.
 
-        ``generate(state=prefill(prompt))`` gives the tokens of ``generate(prompt)``, up to the rounding of
-        the first one's sampling, which is then done on the host.
+        ``generate(state=prefill(prompt))`` gives the tokens of ``generate(prompt)``.
 
         Args:
             prompt: the text.

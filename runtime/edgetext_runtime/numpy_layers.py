@@ -4,9 +4,8 @@ A layer is a description (weights, and the slots it reads and writes). :meth:`La
 for one :class:`Workspace`, that is, for a number of sequences and tokens: a prompt binds a workspace, runs
 it once and drops it, decoding binds one for single tokens and runs it for each. All arithmetic is float32.
 
-Quantised models keep the arithmetic of onnxruntime's kernels: weights are turned back into float32 once, when
-the model is loaded, and activations are rounded to 8 bits at every product as those kernels round them. What
-differs are the rounding errors of float32 sums.
+Quantised models keep the arithmetic of onnxruntime's kernels: weights are turned back into float32 once, and
+activations are rounded to 8 bits at every product as those kernels do; the float32 sums round differently.
 
 Letters: B sequences, T tokens of a call, n positions, X any width, H hidden, K key/value heads, D head size.
 """

@@ -81,11 +81,8 @@ class _Program:
 class NumpySession:
     """A step graph, understood and compared with its manifest.
 
-    Args:
-        model: the ONNX model, weights inline. Weights of at most four bytes for each of the model's are added
-            (float32 for 8 bits), and embeddings stay where they are.
-        manifest: what the model claims to be.
-        threads: 1, the thread that calls; more are refused, as products this small would only wait for them.
+    Weights of at most four bytes for each of the model's are added (float32 for 8 bits); embeddings stay
+    where they are. ``threads`` is 1, the thread that calls: products this small would only wait for more.
 
     Raises:
         BundleError: if the model cannot be read, is not what the manifest says or not what edgetext writes.
@@ -134,10 +131,7 @@ class NumpySession:
         positions: IntArray | None = None,
         want_logits: bool = False,
     ) -> StepResult:
-        """Feed tokens [B, T], advance the state by T, and sample after the last position.
-
-        Arguments, result and errors are those of :meth:`edgetext_runtime.session.StepSession.run`.
-        """
+        """See :meth:`edgetext_runtime.session.StepSession.run`."""
         wanted = check_step(self.manifest, tokens, state, uniform, positions)
         single = tokens.shape[1] == 1 and len(wanted) == 1
         program = self._decoder(state) if single else _Program(self._plan, state, tokens.shape[1], wanted)

@@ -73,11 +73,11 @@ class Graph:
     outputs: tuple[Value, ...]
 
     def get_inputs(self) -> list[Value]:
-        """The inputs, under the name that an ``onnxruntime.InferenceSession`` gives them."""
+        """As ``onnxruntime.InferenceSession`` has it."""
         return list(self.inputs)
 
     def get_outputs(self) -> list[Value]:
-        """The outputs, under the name that an ``onnxruntime.InferenceSession`` gives them."""
+        """As ``onnxruntime.InferenceSession`` has it."""
         return list(self.outputs)
 
 

@@ -66,10 +66,8 @@ class Options(TypedDict, total=False):
 
     - ``logprobs``: give the log-probability of every token (costs a pass over the vocabulary for each).
     - ``top_logprobs``: with them, those of this many likeliest tokens; not with beams.
-    - ``context_policy``: what happens when a text outgrows a Transformer's context: ``"error"`` (the default:
-      a longer prompt is refused, a text that fills the context ends with "context"), ``"truncate_left"`` (the
-      beginning of a longer prompt is dropped), ``"slide"`` (whenever the context is full, generation goes on
-      from its last half). :mod:`edgetext_runtime.context` says it exactly.
+    - ``context_policy``: ``"error"`` (the default), ``"truncate_left"`` or ``"slide"``: what happens when a
+      text outgrows a Transformer's context (:mod:`edgetext_runtime.context`).
     """
 
     max_new_tokens: int | None

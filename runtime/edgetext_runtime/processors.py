@@ -45,15 +45,7 @@ BANNED = np.float32(-np.inf)
 
 
 class Chooser:
-    """Chooses the tokens of one sequence on the host.
-
-    Args:
-        settings: what is asked for.
-        prompt: ids of the prompt, without the start token.
-        vocab_size: V.
-        eos: the id that ends a text.
-        suppressed: ids that are never chosen.
-        constraints: what the text must satisfy; all of them at once.
+    """Chooses the tokens of one sequence on the host; ``prompt`` is without the start token.
 
     Raises:
         InputError: if ``logit_bias`` names an id that is not in the vocabulary, or is not finite.

@@ -37,8 +37,7 @@ _MOST_HEADER = 1 << 28
 class PromptState:
     """The state of a model after a prompt; made by ``Generator.prefill``.
 
-    Nothing changes it: a generation copies what it needs. It may be shared by threads, and one state serves
-    any number of continuations. It belongs to one bundle.
+    Nothing changes it: a generation copies what it needs, so threads may share it. It belongs to one bundle.
 
     Attributes:
         bundle: SHA-256 of the bundle.

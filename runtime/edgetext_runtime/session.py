@@ -58,9 +58,7 @@ class StepSession:
 
     Raises:
         BundleError: if the model cannot be loaded or its inputs and outputs are not those of the manifest.
-        DependencyError: if onnxruntime is missing or older than the model needs.
-        InputError: if ``threads`` is not an integer from 1 to ``MOST_THREADS``.
-        ProviderError: if the provider is not available here.
+        InputError: if ``threads`` is not an integer from 1 to ``MOST_THREADS``; else as for ``Generator``.
     """
 
     def __init__(

@@ -1,15 +1,8 @@
 """Text to token ids and back, from a Hugging Face ``tokenizer.json``, with the standard library alone.
 
-Three kinds are understood, exactly as `edgetext.tokenization` writes them: byte-level BPE (``bpe``), words
-and punctuation (``word``) and single code points (``char``). Ids and bytes equal those of the ``tokenizers``
-library. That can be promised because the splitting patterns name ASCII characters only (no classes such as
-"white space" or "letter"), so they mean the same in every regex engine and under every Unicode version; every
-character outside ASCII counts as a letter.
-
-A student of another model may share its vocabulary: byte-level BPE is also read with GPT-2's and Llama 3's
-splitting patterns, which do name classes. They are taken from a table of Unicode 16.0, never from the
-interpreter, and equal the library's at every code point. A file with any other pattern is refused, not read
-approximately.
+Three kinds are understood, as `edgetext.tokenization` writes them: byte-level BPE (``bpe``), words and
+punctuation (``word``) and single code points (``char``). Ids and bytes equal those of the ``tokenizers``
+library: `edgetext_runtime.tokenizer_format` says why. A file with another splitting pattern is refused.
 
 The special tokens (``<eos>`` 0, ``<pad>`` 1 and, for ``word`` and ``char``, ``<unk>`` 2) are entries of the
 vocabulary only, never "added tokens": no text encodes to ``<eos>`` or ``<pad>``. They all decode to nothing.

@@ -6,13 +6,10 @@ One thread, without measuring, for
 - processes whose CPU quota (a container's) is below the number of cores: threads would be throttled;
 - machines with one core.
 
-Else one thread and all cores (at most 8), with and without busy waiting, are timed for about 50 ms each over
-single-token steps, and more than one thread is taken only if it is a tenth faster. The answer is kept in
-the user's cache directory, in a file of a few bytes named by the machine, the onnxruntime and the bundle. A
-directory that cannot be written changes nothing but that the next start measures again.
-
-The environment variable ``EDGETEXT_TUNING=off`` turns measuring and remembering off: one thread for a model
-of less than 16 MiB, else at most four.
+Else one thread and all cores (at most 8), with and without busy waiting, are timed for about 50 ms each, and
+more than one thread is taken only if it is a tenth faster. The answer is kept in a small file in the user's
+cache directory, where that can be written. ``EDGETEXT_TUNING=off`` turns measuring and remembering off: one
+thread for a model of less than 16 MiB, else at most four.
 """
 
 import hashlib
@@ -45,14 +42,7 @@ _GREEDY = SamplingParams(temperature=0)
 def tuned_session(model: bytes, manifest: Manifest, sha256: str) -> StepSession:
     """A session on the CPU with the number of threads that suits model and machine.
 
-    Args:
-        model: the ONNX model.
-        manifest: what it claims to be.
-        sha256: of the bundle; empty: nothing is remembered.
-
-    Raises:
-        BundleError: as for ``StepSession``.
-        DependencyError: as for ``StepSession``.
+    Nothing is remembered where ``sha256``, the bundle's, is empty.
     """
     cores = available_cores()
     if os.environ.get(VARIABLE, "").lower() in ("off", "0", "no", "false"):

@@ -107,7 +107,7 @@ def run_case(work: Any, guard: Guard) -> str:
     return outcome if grown < RESIDENT_BYTES else f"FAILED {grown:,} bytes of memory"
 
 
-def child(kind: str, first: int, count: int, also: list[str], keep: str | None) -> None:
+def child(kind: str, first: int, count: int, also: list[str], keep: str | None, guided: bool) -> None:
     """Run cases; one line of output for each."""
     os.environ.update(ORT_DISABLE_TELEMETRY="1", EDGETEXT_TUNING="off")
     from fuzz import cases
@@ -122,7 +122,7 @@ def child(kind: str, first: int, count: int, also: list[str], keep: str | None) 
         case = source.draw(random.Random(number))
         if keep:
             Path(keep, "running").write_bytes(case.data)
-        if source.guided:
+        if source.guided and guided:
             with coverage:
                 outcome = run_case(case.run, guard)
             if coverage.grew:
@@ -132,7 +132,9 @@ def child(kind: str, first: int, count: int, also: list[str], keep: str | None) 
         print(json.dumps([number, outcome, case.kind]), flush=True)
 
 
-def campaign(kind: str, first: int, count: int, also: list[str], keep: Path | None) -> dict[str, Any]:
+def campaign(
+    kind: str, first: int, count: int, also: list[str], keep: Path | None, guided: bool = True
+) -> dict[str, Any]:
     """Run all cases; return the outcomes and every failure."""
     outcomes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
@@ -140,13 +142,16 @@ def campaign(kind: str, first: int, count: int, also: list[str], keep: Path | No
     began, at = time.monotonic(), first
     with tempfile.TemporaryDirectory() as scratch:
         while at < first + count:
-            at = _watch(kind, at, first + count - at, also, Path(scratch), keep, outcomes, kinds, failures)
+            at = _watch(
+                kind, at, first + count - at, also, Path(scratch), keep, outcomes, kinds, failures, guided
+            )
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r{at - first:,} of {count:,}, {len(failures)} failed ")
     return {
         "kind": kind,
         "first": first,
         "count": count,
+        "guided": guided and kind == "bundles",
         "seconds": round(time.monotonic() - began),
         "outcomes": dict(outcomes.most_common()),
         "kinds": dict(kinds.most_common()),
@@ -154,7 +159,7 @@ def campaign(kind: str, first: int, count: int, also: list[str], keep: Path | No
     }
 
 
-def _watch(kind, first, count, also, scratch, keep, outcomes, kinds, failures):  # type: ignore[no-untyped-def]
+def _watch(kind, first, count, also, scratch, keep, outcomes, kinds, failures, guided):  # type: ignore[no-untyped-def]
     """One child process, to its end; return the number of the next case."""
     command = [
         sys.executable,
@@ -167,6 +172,7 @@ def _watch(kind, first, count, also, scratch, keep, outcomes, kinds, failures): 
         "--child",
     ]
     command += [word for path in also for word in ("--also", path)] + ["--keep", str(scratch)]
+    command += [] if guided else ["--unguided"]
     log = (scratch / "stderr").open("wb+")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         at, alive, hung = first, time.monotonic(), threading.Event()
@@ -219,15 +225,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--also", action="append", default=[], help="a bundle to use beside the tiny ones")
+    parser.add_argument("--unguided", action="store_true", help="without coverage: several times as fast")
     parser.add_argument("--keep", help="folder for cases that fail")
     parser.add_argument("-o", "--output", type=Path, help="the record (JSON); several runs add up in it")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.kind, options.first, options.count, options.also, options.keep)
+        child(options.kind, options.first, options.count, options.also, options.keep, not options.unguided)
         return 0
     keep = Path(options.keep) if options.keep else None
-    record = campaign(options.kind, options.first, options.count, options.also, keep)
+    record = campaign(options.kind, options.first, options.count, options.also, keep, not options.unguided)
     print(json.dumps(record))
     if options.output:
         known = json.loads(options.output.read_text()) if options.output.exists() else []

@@ -18,6 +18,8 @@ PACKAGES = {
     "edgetext_runtime": ROOT / "runtime/edgetext_runtime",
 }
 LONGEST_FILE = 400
+LARGEST_RUNTIME = 300_000
+"""Bytes of the package that a device installs, without its metadata and licence."""
 
 
 def project(path):
@@ -90,6 +92,11 @@ def test_files_are_of_a_readable_size(name):
     }
     long = {str(path.relative_to(ROOT)): count for path, count in lengths.items() if count > LONGEST_FILE}
     assert long == {}, f"cut files of more than {LONGEST_FILE} lines"
+
+
+def test_runtime_stays_small():
+    size = sum(path.stat().st_size for path in PACKAGES["edgetext_runtime"].rglob("*.py"))
+    assert size <= LARGEST_RUNTIME, f"the runtime's sources have {size:,} bytes"
 
 
 def test_readmes_exist_and_say_something():
