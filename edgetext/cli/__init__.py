@@ -11,11 +11,13 @@ import click
 COMMANDS: dict[str, str] = {
     "distill": "Corpus to student: train a teacher, distil it, refine the student.",
     "recipes": "List the distillation recipes, or explain one.",
+    "refinements": "List the adversarial refinements, or explain one.",
     "cache-targets": "Write a teacher's likeliest tokens to disk, to distil without it.",
     "sweep": "Make many runs from a plan, stop and go on at any moment.",
     "compare": "Set finished runs side by side: mean and spread over seeds.",
     "eval": "Judge checkpoints and bundles: likelihood, BLEU, diversity, referees, frontiers.",
     "oracle": "Write text of SeqGAN's synthetic oracle as a corpus.",
+    "discriminator": "Train what rates a student's texts, for best_of on the device.",
     "export": "Write a student as a checked, quantised ONNX bundle (.etx).",
     "generate": "Generate text from a bundle, streaming to the terminal.",
     "bench": "Measure a bundle: load, time to first token, per-token latency, memory.",

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     metavar="N",
     help="Most test tokens to measure the quality on.",
 )
+@click.option("--discriminator", is_flag=True, help="With the run's discriminator, for --best-of.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line with the figures at the end.")
-def command(run: str, precision: str, output: str | None, tokens: int, force: bool, as_json: bool) -> None:
+def command(
+    run: str, precision: str, output: str | None, tokens: int, discriminator: bool, force: bool, as_json: bool
+) -> None:
     """Export the student of RUN, a directory made by `edgetext distill`.
 
     The graph is compared with torch on the run's test split, and the written file must give its golden
@@ -51,6 +54,7 @@ def command(run: str, precision: str, output: str | None, tokens: int, force: bo
             "fp32" if precision == "fp32" else "int8",
             force,
             quality_tokens=tokens,
+            discriminator=discriminator,
             progress=show,
         )
     click.echo(_figures(report))

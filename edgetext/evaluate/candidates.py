@@ -18,6 +18,7 @@ from edgetext.evaluate.texts import Text, read_text
 from edgetext.models.base import GeneratorModel, sample_tokens
 from edgetext.models.ensemble import EnsembleGenerator
 from edgetext_runtime import Generator
+from edgetext_runtime.options import ChooseBy
 from edgetext_runtime.sampling import SamplingParams
 from edgetext_runtime.tokenizer import Tokenizer
 
@@ -64,10 +65,13 @@ class Checkpoint:
 class Bundled:
     """A bundle, run by the device's own runtime: what a user of it gets."""
 
-    def __init__(self, name: str, generator: Generator, best_of: int = 1) -> None:
+    def __init__(
+        self, name: str, generator: Generator, best_of: int = 1, choose_by: ChooseBy = "likelihood"
+    ) -> None:
         """`best_of`: candidates per text, of which the runtime keeps one; 1: plain sampling."""
-        self.name, self.generator, self.tokenizer = name, generator, generator.tokenizer
-        self.best_of = best_of
+        self.name = name if best_of == 1 else f"{name}, {choose_by} of {best_of}"
+        self.generator, self.tokenizer = generator, generator.tokenizer
+        self.best_of, self.choose_by = best_of, choose_by
 
     def sample(self, count: int, temperature: float, seed: int) -> list[Text]:
         """See `Candidate`; every text has a seed of its own."""
@@ -83,6 +87,7 @@ class Bundled:
                 max_new_tokens=most,
                 seed=(seed * 1_000_003 + number) * 1009,
                 best_of=self.best_of,
+                choose_by=self.choose_by,
             )
             texts.append(read_text(written.text, ended=written.finish_reason == "eos"))
         return texts
@@ -105,13 +110,13 @@ class Bundled:
         return np.asarray(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
 
 
-def open_candidate(path: Path, best_of: int = 1) -> Candidate:
+def open_candidate(path: Path, best_of: int = 1, choose_by: ChooseBy = "likelihood") -> Candidate:
     """Open a bundle (.etx), a run (its accepted student), or a model directory of a run.
 
     Raises CheckpointError or BundleError if it holds no model, ConfigError if candidates cannot be chosen.
     """
     if path.suffix == ".etx" or (path / "manifest.json").is_file():
-        return Bundled(str(path), Generator.load(str(path), threads=1), best_of)
+        return Bundled(str(path), Generator.load(str(path), threads=1), best_of, choose_by)
     if best_of > 1:
         raise ConfigError(
             f"--best-of is done by the runtime, but {path} is not a bundle; export it first: "

@@ -15,6 +15,7 @@ from edgetext.errors import ExportError
 from edgetext.models import ModelConfig
 from edgetext_export.builder import OPSET, ORT_FLOOR
 from edgetext_export.card import write_card
+from edgetext_export.discriminator import checked_discriminator
 from edgetext_export.golden import record_golden, replay
 from edgetext_export.graph import Precision, StepGraph, build_step_graph
 from edgetext_export.parity import Parity, check_parity, measure_parity
@@ -22,6 +23,7 @@ from edgetext_export.source import read_source
 from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
 from edgetext_runtime.errors import BundleError, EdgetextError
 from edgetext_runtime.generator import Generator
+from edgetext_runtime.rating import MEMBER
 from edgetext_runtime.sampling import GenerationDefaults, SamplingParams
 from edgetext_runtime.tokenizer import Tokenizer
 
@@ -72,6 +74,7 @@ def export_run(
     force: bool = False,
     *,
     quality_tokens: int = QUALITY_TOKENS,
+    discriminator: bool = False,
     generation: GenerationDefaults | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
@@ -86,6 +89,7 @@ def export_run(
         precision: "int8" or "fp32".
         force: replace an existing output.
         quality_tokens: most test tokens for the quality record.
+        discriminator: put the run's discriminator into the bundle, for `best_of`.
         generation: sampling the bundle uses when nothing is asked for; default: `GENERATION`.
         progress: called with (tokens compared, tokens in all).
 
@@ -118,6 +122,8 @@ def export_run(
         "generation.json": _json(asdict(defaults.sampling) | {"max_new_tokens": defaults.max_new_tokens}),
         "golden.json": _json({"cases": []}),
     }
+    if discriminator:
+        members[MEMBER] = checked_discriminator(run_dir, source.stream)
     generator = Generator(Bundle(manifest, members, ""), threads=1, provider="cpu")
     quality = measure_parity(
         source.model,

@@ -27,6 +27,7 @@ from edgetext_runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from edgetext_runtime.constraints import Constraint
+    from edgetext_runtime.rating import Rater
 
 CHUNK = 256
 """Most tokens in one call of the graph: bounds the memory of a long prompt or text. It is a constant because
@@ -45,6 +46,7 @@ class Request:
         state: where to start from, or ``None``: from nothing.
         fed: the ids to feed from there.
         constraints: what the text must satisfy.
+        rater: what chooses among candidates, where that is not their likelihood.
     """
 
     session: StepBackend
@@ -54,6 +56,7 @@ class Request:
     state: PromptState | None
     fed: tuple[int, ...]
     constraints: "tuple[Constraint, ...]" = ()
+    rater: "Rater | None" = None
 
     def chooser(self) -> Chooser:
         """What chooses this request's tokens on the host."""
