@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "eval": "Judge checkpoints and bundles: likelihood, BLEU, diversity, referees, frontiers.",
     "oracle": "Write text of SeqGAN's synthetic oracle as a corpus.",
     "discriminator": "Train what rates a student's texts, for best_of on the device.",
+    "explain": "Explain a text token by token, as one HTML page.",
     "export": "Write a student as a checked, quantised ONNX bundle (.etx).",
     "generate": "Generate text from a bundle, streaming to the terminal.",
     "bench": "Measure a bundle: load, time to first token, per-token latency, memory.",

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetext.adversarial.resample import Rater, load_rater, resample
+from edgetext.adversarial.train_rater import DIRECTORY, has_rater
 from edgetext.distill.directory import find_teachers
 from edgetext.distill.model_files import load_any
 from edgetext.errors import CheckpointError, ConfigError
@@ -49,17 +51,45 @@ class Checkpoint:
 
     def sample(self, count: int, temperature: float, seed: int) -> list[Text]:
         """See `Candidate`."""
-        most = min(MOST_TOKENS, self.model.config.context or MOST_TOKENS)
-        rows = sample_tokens(
-            self.model, count, most, seed=seed, temperature=temperature, suppressed=self.tokenizer.suppressed
-        )
+        rows, most = self._rows(count, temperature, seed)
         return [read_text(self.tokenizer.decode(row), ended=len(row) < most) for row in rows]
+
+    def _rows(self, count: int, temperature: float, seed: int) -> tuple[list[list[int]], int]:
+        """Texts as token ids, and the length at which one has no end."""
+        most = min(MOST_TOKENS, self.model.config.context or MOST_TOKENS)
+        suppressed = self.tokenizer.suppressed
+        return sample_tokens(
+            self.model, count, most, seed=seed, temperature=temperature, suppressed=suppressed, batch=1000
+        ), most
 
     @torch.no_grad()
     def log_probabilities(self, row: Sequence[int]) -> Floats:
         """See `Candidate`."""
         logits = self.model(torch.tensor([row])).logits[0].double()
         return np.asarray(logits.log_softmax(-1).numpy())
+
+
+class Rated(Checkpoint):
+    """A model directory whose texts are chosen among candidates by its run's discriminator, in torch.
+
+    The definition is the device's; the random numbers are others, so the texts are not the same.
+    """
+
+    def __init__(self, plain: Checkpoint, rater: Rater, best_of: int, choose_by: ChooseBy) -> None:
+        """`choose_by` is ``top`` or ``resample``."""
+        super().__init__(f"{plain.name}, {choose_by} of {best_of}", plain.model, plain.tokenizer)
+        self.rater, self.best_of, self.choose_by = rater, best_of, choose_by
+
+    def sample(self, count: int, temperature: float, seed: int) -> list[Text]:
+        """See `Candidate`."""
+        rows, most = self._rows(count * self.best_of, temperature, seed)
+        logits = self.rater(rows, [len(row) < most for row in rows]).reshape(count, self.best_of)
+        random, texts = np.random.default_rng(seed), []
+        for number, own in enumerate(logits):
+            chosen = int(own.argmax()) if self.choose_by == "top" else resample(own, random.random())
+            row = rows[number * self.best_of + chosen]
+            texts.append(read_text(self.tokenizer.decode(row), ended=len(row) < most))
+        return texts
 
 
 class Bundled:
@@ -117,18 +147,21 @@ def open_candidate(path: Path, best_of: int = 1, choose_by: ChooseBy = "likeliho
     """
     if path.suffix == ".etx" or (path / "manifest.json").is_file():
         return Bundled(str(path), Generator.load(str(path), threads=1), best_of, choose_by)
-    if best_of > 1:
-        raise ConfigError(
-            f"--best-of is done by the runtime, but {path} is not a bundle; export it first: "
-            f"edgetext export {path} --int8"
-        )
     if not path.is_dir():
         raise CheckpointError(f"{path} is neither a bundle (.etx) nor a directory; check the path")
     student = path / "student"
     models, tokenizer = find_teachers(student if student.is_dir() else path)
     members = [load_any(model) for model in models]
     whole = members[0] if len(members) == 1 else EnsembleGenerator(members)
-    return Checkpoint(str(path), whole, Tokenizer.from_json(tokenizer))
+    plain = Checkpoint(str(path), whole, Tokenizer.from_json(tokenizer))
+    if best_of == 1:
+        return plain
+    if choose_by == "likelihood" or not has_rater(path):
+        raise ConfigError(
+            f"{path} has no discriminator to choose by; train one (edgetext discriminator {path}), or give a "
+            f"bundle, whose runtime can also choose by likelihood"
+        )
+    return Rated(plain, load_rater(path / DIRECTORY), best_of, choose_by)
 
 
 def token_rows(tokenizer: Tokenizer, document: str) -> list[list[int]]:
