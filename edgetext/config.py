@@ -152,6 +152,11 @@ class DistillConfig:
                 f"the refinement is anchored to a teacher's distributions, which recipe "
                 f"{self.recipe.name!r} does not use; {remedy}"
             )
+        if self.refine.gradient == "soft" and self.cache:
+            raise ConfigError(
+                f"the refinement {self.refine.name!r} compares with the teacher itself, which a cache has "
+                f"not; give --teacher, or another --refinement"
+            )
         span = self.refine.length + (1 if self.windows == "document" else self.refine.prefix)
         if span > self.sequence_length:
             raise ConfigError(

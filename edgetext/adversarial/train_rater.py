@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from edgetext.adversarial.discriminators import DiscriminatorConfig
-from edgetext.adversarial.resample import CONFIG, RaterTask, load_rater
+from edgetext.adversarial.resample import CONFIG, Rater, RaterTask, load_rater
 from edgetext.checkpoint import MODEL_FILE, load_model, read_json, write_json
 from edgetext.config import fingerprint
 from edgetext.distill.directory import file_sha256
@@ -108,6 +108,19 @@ def train_rater(
 def has_rater(run: Path) -> bool:
     """Whether a run has a finished discriminator."""
     return (run / DIRECTORY / STAGE_FILE).is_file() and (run / DIRECTORY / CONFIG).is_file()
+
+
+def rater_of(run: Path) -> Rater:
+    """The discriminator of a run. Raises CheckpointError if there is none, or it is another student's."""
+    if not has_rater(run):
+        raise CheckpointError(f"{run} has no discriminator; train one: edgetext discriminator {run}")
+    rater = load_rater(run / DIRECTORY)
+    if rater.student != file_sha256(run / "student" / MODEL_FILE):
+        raise CheckpointError(
+            f"{run / DIRECTORY} was trained against another student than the run's; train it again: "
+            f"edgetext discriminator {run} --force"
+        )
+    return rater
 
 
 def _validation_at(path: Path, step: int) -> dict[str, float]:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgetext.adversarial.resample import Rater, load_rater, resample
-from edgetext.adversarial.train_rater import DIRECTORY, has_rater
+from edgetext.adversarial.resample import Rater, resample
+from edgetext.adversarial.train_rater import has_rater, rater_of
 from edgetext.distill.directory import find_teachers
 from edgetext.distill.model_files import load_any
 from edgetext.errors import CheckpointError, ConfigError
@@ -161,7 +161,7 @@ def open_candidate(path: Path, best_of: int = 1, choose_by: ChooseBy = "likeliho
             f"{path} has no discriminator to choose by; train one (edgetext discriminator {path}), or give a "
             f"bundle, whose runtime can also choose by likelihood"
         )
-    return Rated(plain, load_rater(path / DIRECTORY), best_of, choose_by)
+    return Rated(plain, rater_of(path), best_of, choose_by)
 
 
 def token_rows(tokenizer: Tokenizer, document: str) -> list[list[int]]:

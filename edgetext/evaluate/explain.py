@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edgetext.adversarial.resample import Rater, load_rater, pack
-from edgetext.adversarial.train_rater import DIRECTORY, has_rater
+from edgetext.adversarial.resample import Rater, pack
+from edgetext.adversarial.train_rater import has_rater, rater_of
 from edgetext.errors import ConfigError
 from edgetext.evaluate.candidates import Checkpoint, likeness, open_candidate
 
@@ -78,8 +78,7 @@ def explain(run: Path, text: str, teacher: Path | None = None) -> Explanation:
         theirs = torch.from_numpy(other.log_probabilities(inputs))
     saliency, logit = None, None
     if has_rater(run):
-        rater = load_rater(run / DIRECTORY)
-        saliency, logit = _saliency(rater, ids)
+        saliency, logit = _saliency(rater_of(run), ids)
     views = []
     for place, token in enumerate(ids):
         log_p = ours[place]
@@ -132,7 +131,7 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding
 h1{font-size:1.3rem}h2{font-size:1.05rem;margin-top:2rem}p.note{color:#666;font-size:.85rem}
 .text span{padding:.15rem .1rem;border-radius:.2rem;white-space:pre-wrap}
 table{border-collapse:collapse;font-size:.85rem}td,th{padding:.2rem .6rem;text-align:right;
-border-bottom:1px solid #eee}td:first-child,th:first-child,td.left{text-align:left}
+border-bottom:1px solid #eee}td:first-child,th:first-child,.left{text-align:left!important}
 .map td{padding:0;width:1.1rem;height:1.1rem;border:0}.map th{font-weight:normal;border:0;padding:0 .4rem}
 .scroll{overflow-x:auto}
 """
@@ -193,7 +192,7 @@ def _table(tokens: Sequence[TokenView]) -> str:
         likeliest = ", ".join(f"{html.escape(name)} {p:.2f}" for name, p in t.likeliest)
         figures = "".join(f"<td>{cell}</td>" for cell in cells)
         rows.append(f"<tr><td>{html.escape(t.text)}</td>{figures}<td class='left'>{likeliest}</td></tr>")
-    header = "".join(f"<th>{name}</th>" for name in head)
+    header = "".join(f"<th>{name}</th>" for name in head[:-1]) + f"<th class='left'>{head[-1]}</th>"
     return f"<h2>Every token</h2><div class='scroll'><table><tr>{header}</tr>{''.join(rows)}</table></div>"
 
 

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetext.adversarial.discriminators import SLOPE, WIDTHS, Discriminator
-from edgetext.adversarial.resample import Rater, load_rater
-from edgetext.adversarial.train_rater import DIRECTORY, has_rater
-from edgetext.checkpoint import MODEL_FILE
-from edgetext.distill.directory import file_sha256
+from edgetext.adversarial.resample import Rater
+from edgetext.adversarial.train_rater import rater_of
 from edgetext.errors import ExportError
 from edgetext.evaluate.frontier import beginnings
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
@@ -33,16 +31,9 @@ EXPORTED = ("cnn", "lstm", "lstm-cnn")
 def checked_discriminator(run_dir: Path, test: NDArray[np.unsignedinteger]) -> bytes:
     """The graph of a run's discriminator, compared with torch on test documents.
 
-    Raises ExportError if there is none, it was trained against another student, or the graph differs.
+    Raises CheckpointError if there is none, or another student's; ExportError if the graph differs.
     """
-    if not has_rater(run_dir):
-        raise ExportError(f"{run_dir} has no discriminator; train one: edgetext discriminator {run_dir}")
-    rater = load_rater(run_dir / DIRECTORY)
-    if rater.student != file_sha256(run_dir / "student" / MODEL_FILE):
-        raise ExportError(
-            f"{run_dir / DIRECTORY} was trained against another student than the run's; train it again: "
-            f"edgetext discriminator {run_dir} --force"
-        )
+    rater = rater_of(run_dir)
     model = build_discriminator_graph(rater)
     texts: list[Any] = beginnings(test, CHECKED_TEXTS, rater.length)
     ended = [len(text) < rater.length for text in texts]

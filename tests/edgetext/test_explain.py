@@ -7,6 +7,7 @@ from edgetext.adversarial.discriminators import Discriminator
 from edgetext.adversarial.resample import Rater
 from edgetext.adversarial.settings import DiscriminatorConfig
 from edgetext.checkpoint import save_model, write_json
+from edgetext.distill.directory import file_sha256
 from edgetext.errors import ConfigError
 from edgetext.evaluate.explain import explain, page
 from edgetext.models import ModelConfig, build_model
@@ -26,7 +27,8 @@ def run(tmp_path_factory, tiny_corpus):
     shape = {"heads": 2, "kv_heads": 1, "ffn": 16, "context": 32}
     save_model(directory / "student", build_model(ModelConfig("transformer", vocabulary, 16, 16, 2, **shape)))
     network = Discriminator(DiscriminatorConfig("lstm-cnn", embedding=8, hidden=6), vocabulary)
-    Rater(network, 12, 0, 1, 1.0, "x").save(directory / "discriminator")
+    student = file_sha256(directory / "student" / "model.safetensors")
+    Rater(network, 12, 0, 1, 1.0, student).save(directory / "discriminator")
     write_json(directory / "discriminator" / "stage.json", {})
     return directory
 

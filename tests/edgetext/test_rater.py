@@ -1,6 +1,7 @@
 """A run's discriminator: trained, resumed, refused, and what resampling by it does."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -50,6 +51,14 @@ def test_a_finished_one_is_kept_and_another_student_or_setting_is_refused(run):
         train_rater(run, **{**OPTIONS, "hidden": 8}, resume=True)
     with pytest.raises(ConfigError, match="--length"):
         train_rater(run, **{**OPTIONS, "length": 2}, force=True)
+
+
+def test_one_of_another_student_is_refused(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    save_model(other / "student", build_model(open_candidate(run).model.config))
+    with pytest.raises(CheckpointError, match="another student"):
+        open_candidate(other, 4, "top")
 
 
 def test_resampled_texts_look_more_real_and_the_top_rated_the_most(run):
