@@ -9,6 +9,7 @@ and student, or hidden states.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -108,8 +109,11 @@ class RefineTask:
     def turns(self, step: int) -> Iterable[Turn]:
         """The discriminator's moves, then the student's."""
         for move in range(self.settings.discriminator_steps):
-            yield Turn("discriminator", lambda part, move=move: self.discriminator_loss(step, part, move))
+            yield Turn("discriminator", partial(self._discriminator_turn, step, move))
         yield Turn("generator", lambda part: self.generator_loss(step, part))
+
+    def _discriminator_turn(self, step: int, move: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self.discriminator_loss(step, part, move)
 
     def discriminator_loss(self, step: int, part: int, move: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The objective on what is real and what is written, plus the error of a baseline in use."""

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetext.adversarial.discriminators import Discriminator, DiscriminatorConfig
+from edgetext.adversarial.discriminators import Discriminator
 from edgetext.adversarial.objectives import binary_discriminator
+from edgetext.adversarial.settings import DiscriminatorConfig
 from edgetext.checkpoint import load_tensors, read_json, save_tensors, write_json
 from edgetext.errors import CheckpointError, ConfigError
 from edgetext.evaluate.frontier import beginnings
@@ -141,7 +142,8 @@ class RaterTask:
                 self.network.embedding.weight.copy_(student.embedding.weight.T)
         self.module: nn.Module = self.network
         self.players: Mapping[str, nn.Module] = {"discriminator": self.network}
-        self.optimizers = {"discriminator": OptimizerSettings(rate, 0.05, beta1=0.5, beta2=0.999)}
+        optimizer = OptimizerSettings(rate, 0.05, beta1=0.5, beta2=0.999)
+        self.optimizers: Mapping[str, OptimizerSettings] = {"discriminator": optimizer}
         self.device = torch.device("cpu")
         self._pool: tuple[int, Tensor] = (-1, torch.empty(0))
         self._held_out_written: Tensor | None = None

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from edgetext.adversarial.discriminators import DiscriminatorConfig
 from edgetext.adversarial.resample import CONFIG, Rater, RaterTask, load_rater
+from edgetext.adversarial.settings import DiscriminatorConfig
 from edgetext.checkpoint import MODEL_FILE, load_model, read_json, write_json
 from edgetext.config import fingerprint
 from edgetext.distill.directory import file_sha256
