@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from edgetext.adversarial.settings import RefineSettings
 from edgetext.corpus.config import CorpusConfig
 from edgetext.distill.recipe import Recipe
 from edgetext.distill.recipes import RECIPES, recipe_from_dict
@@ -19,35 +20,6 @@ from edgetext.training.settings import LoopSettings, OptimizerSettings, Precisio
 VOCABULARIES: dict[str, int] = {"bpe": 2048, "word": 8192, "char": 1024}
 """Most token ids by tokenizer kind, unless another number is given."""
 WindowKind = Literal["stream", "document"]
-
-
-@dataclass(frozen=True)
-class RefineSettings:
-    """The rules of the adversarial game."""
-
-    prefix: int = 8
-    """Real tokens given before a continuation."""
-    length: int = 24
-    """Tokens the student writes after them."""
-    rollouts: int = 48
-    """Most texts on each side of the discriminator, cut from the windows of one step (or part of one)."""
-    adversarial_weight: float = 0.1
-    """Weight of the adversarial loss beside the distillation loss (weight 1)."""
-    final_beta: float = 2.0
-    """Inverse Gumbel temperature at the end; it rises exponentially from about 1."""
-    discriminator_rate: float = 1e-3
-    """Peak learning rate of the discriminator (Adam, β1 0.5)."""
-    discriminator_warmup: int = 20
-    """First steps in which the adversarial loss does not yet reach the student; a fifth of them at most."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.prefix < 1 or self.rollouts < 1:
-            raise ConfigError(f"refine prefix and rollouts must be ≥ 1, not {self.prefix}, {self.rollouts}")
-        if self.length < 5:
-            raise ConfigError(f"refine length is {self.length}; the widest convolution needs at least 5")
-        if self.adversarial_weight < 0 or self.final_beta < 1:
-            raise ConfigError("the refine weight must be ≥ 0 and the final inverse temperature ≥ 1")
 
 
 @dataclass(frozen=True)
@@ -175,14 +147,17 @@ class DistillConfig:
         if not self.refine_steps:
             return
         remedy = "leave the refinement out (--refine-steps 0)"
-        if self.windows == "document":
-            raise ConfigError(f"the refinement needs whole windows of the stream; use them, or {remedy}")
         if not self.recipe.needs_teacher() or self.recipe.by_text_alone():
             raise ConfigError(
                 f"the refinement is anchored to a teacher's distributions, which recipe "
                 f"{self.recipe.name!r} does not use; {remedy}"
             )
-        span = self.refine.prefix + self.refine.length
+        if self.refine.gradient == "soft" and self.cache:
+            raise ConfigError(
+                f"the refinement {self.refine.name!r} compares with the teacher itself, which a cache has "
+                f"not; give --teacher, or another --refinement"
+            )
+        span = self.refine.length + (1 if self.windows == "document" else self.refine.prefix)
         if span > self.sequence_length:
             raise ConfigError(
                 f"the refinement reads {span} tokens of each window, but --sequence-length is "
@@ -227,7 +202,7 @@ class DistillConfig:
                     **given,
                     "corpus": CorpusConfig(**given["corpus"]),
                     "recipe": recipe_from_dict(given["recipe"]),
-                    "refine": RefineSettings(**given["refine"]),
+                    "refine": RefineSettings.from_dict(given["refine"]),
                     "teachers": tuple(given["teachers"]),
                     "assistants": tuple(given["assistants"]),
                 }

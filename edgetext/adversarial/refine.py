@@ -1,116 +1,272 @@
-"""Adversarial refinement of a distilled student, with the teacher as an anchor in every step.
+"""Adversarial refinement of a distilled student, with the teacher as an anchor.
 
-A step has two moves. The discriminator learns to tell real continuations of real prefixes from the
-student's. Then the student moves against it through a Gumbel-softmax roll-out (relativistic loss, RelGAN:
-Nie et al. 2019), while the distillation loss on the same batch keeps it where its teacher is.
+A step has two kinds of moves. The discriminator learns to tell real from written; then the student moves
+against it by the gradient that the settings name, while the distillation loss on the same batch keeps it
+where its teacher is. What "real" and "written" are, `RefineTask.sides` says: texts, distributions of teacher
+and student, or hidden states.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss, one_hot
 
-from edgetext.adversarial.discriminators import CNNDiscriminator
-from edgetext.adversarial.estimators import gumbel_rollout, inverse_temperature
-from edgetext.adversarial.objectives import relativistic_discriminator, relativistic_generator
+from edgetext.adversarial.collapse import Watch
+from edgetext.adversarial.discriminators import Discriminator
+from edgetext.adversarial.estimators import (
+    PAD,
+    discounted_returns,
+    gumbel_rollout,
+    inverse_temperature,
+    policy_loss,
+    rollout_rewards,
+    select,
+    token_log_probabilities,
+    write,
+)
+from edgetext.adversarial.game import discriminator_move, generator_move
+from edgetext.adversarial.objectives import OBJECTIVES
+from edgetext.adversarial.settings import RefineSettings
 from edgetext.checkpoint import save_model
-from edgetext.config import RefineSettings
+from edgetext.distill.targets import LiveTargets
 from edgetext.distill.tasks import DistillTask
+from edgetext.errors import ConfigError
 from edgetext.evaluate.frontier import Referee
 from edgetext.training.loop import Turn
 from edgetext.training.settings import OptimizerSettings
 
 
+class Opponent(nn.Module):
+    """The discriminator and, for dense rewards, what it expects of every place (the learned baseline)."""
+
+    def __init__(self, settings: RefineSettings, inputs: int, places: int) -> None:
+        super().__init__()
+        self.discriminator = Discriminator(settings.discriminator, inputs)
+        self.baseline = nn.Parameter(torch.zeros(places))
+
+    def forward(self, inputs: Tensor, what: str = "logits") -> Tensor:
+        """Judge inputs, see `Discriminator.forward`; or give the ``baseline`` of every place."""
+        return self.baseline if what == "baseline" else self.discriminator(inputs, what)
+
+
 class RefineTask:
     """The game as the training loop sees it: two players, the student being `generator`."""
+
+    keeps_start = True
+    """The loop validates the student before the first step, and goes back to the best state on collapse."""
+    settled_from = -1
+    """The first validation, of the student as it was distilled, may be the best."""
 
     def __init__(
         self, anchor: DistillTask, settings: RefineSettings, steps: int, referee: Referee, seed: int
     ) -> None:
-        """`anchor` brings the student, its teacher, the batches and the distillation loss."""
+        """`anchor` brings the student, its teacher, the batches and the distillation loss.
+
+        Raises ConfigError if the gradient needs what the anchor has not.
+        """
         self.name, self.anchor, self.settings, self.steps = "refine", anchor, settings, steps
         self.referee, self.seed = referee, seed
         self.warmup = min(settings.discriminator_warmup, steps // 5)
         self.model = anchor.model
         self.frozen = anchor.frozen
-        self.discriminator: nn.Module = CNNDiscriminator(self.model.config.vocab_size)
-        self.players: Mapping[str, nn.Module] = {"generator": self.model, "discriminator": self.discriminator}
+        self.objective = OBJECTIVES[settings.objective]
+        self.ends = anchor.sampler.by_document
+        self.prefix = 1 if self.ends else settings.prefix
+        self.watch = Watch(referee.sample(self.model, seed))
+        if settings.gradient == "soft" and not isinstance(anchor.targets, LiveTargets):
+            raise ConfigError(
+                "the refinement soft compares with the teacher's own distributions, so it needs the teacher "
+                "itself, not a cache or its text; give --teacher, or another --refinement"
+            )
+        hidden = self.model.config.hidden
+        inputs = hidden if settings.gradient == "professor" else self.model.config.vocab_size
+        opponent = Opponent(settings, inputs, settings.length)
+        self.opponent: nn.Module = opponent
+        self.players: Mapping[str, nn.Module] = {"generator": self.model, "discriminator": opponent}
+        given = anchor.optimizers["generator"]
+        kinds = {"kind": settings.optimizer, "schedule": settings.schedule}
         self.optimizers = {
-            "generator": anchor.optimizers["generator"],
-            "discriminator": OptimizerSettings(settings.discriminator_rate, 0.0, beta1=0.5, beta2=0.999),
+            "generator": OptimizerSettings(given.learning_rate, given.weight_decay, **kinds),  # type: ignore[arg-type]
+            "discriminator": OptimizerSettings(
+                settings.discriminator_rate,
+                0.0,
+                settings.beta1,
+                0.999,
+                **kinds,  # type: ignore[arg-type]
+            ),
         }
 
     def prepare(self, players: Mapping[str, nn.Module], device: torch.device) -> None:
         """Take the wrapped players."""
         self.anchor.prepare(players, device)
-        self.discriminator = players["discriminator"]
+        self.opponent = players["discriminator"]
 
     def turns(self, step: int) -> Iterable[Turn]:
-        """The discriminator's move, then the student's."""
-        yield Turn("discriminator", lambda part: self.discriminator_loss(step, part))
+        """The discriminator's moves, then the student's."""
+        for move in range(self.settings.discriminator_steps):
+            yield Turn("discriminator", partial(self._discriminator_turn, step, move))
         yield Turn("generator", lambda part: self.generator_loss(step, part))
 
-    def discriminator_loss(self, step: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Relativistic loss of telling real from written, on detached samples."""
-        real, prefix = self._texts(step, part)
+    def _discriminator_turn(self, step: int, move: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self.discriminator_loss(step, part, move)
+
+    def discriminator_loss(self, step: int, part: int, move: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The objective on what is real and what is written, plus the error of a baseline in use."""
+        batch_step = step * self.settings.discriminator_steps + move
         with torch.no_grad():
-            written = self._rollout(prefix, step)
-        real_logits, fake_logits = self._judge(real, prefix, written)
-        told_apart = (real_logits > fake_logits).float().mean()
-        return relativistic_discriminator(real_logits, fake_logits), {"told_apart": told_apart.detach()}
+            real, fake = self.sides(batch_step, part, step)
+        dense = self.settings.gradient == "reinforce-dense"
+        what = "tokens" if dense else "logits"
+        loss, told_apart = discriminator_move(
+            self.opponent, self.objective, real, fake, self.settings.r1, what
+        )
+        if dense:
+            expected = self.opponent(fake, "baseline").expand(len(fake), -1)
+            loss = loss + mse_loss(expected, self._returns(fake).detach())
+        return loss, {"told_apart": told_apart}
 
     def generator_loss(self, step: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Distillation loss plus the weighted adversarial loss."""
-        anchor, figures = self.anchor.loss(step, part)
-        if step < self.warmup or self.settings.adversarial_weight == 0:
-            return anchor, {**figures, "anchor": anchor.detach()}
-        real, prefix = self._texts(step, part)
-        real_logits, fake_logits = self._judge(real, prefix, self._rollout(prefix, step))
-        game = relativistic_generator(real_logits.detach(), fake_logits)
-        loss = anchor + self.settings.adversarial_weight * game
-        return loss, {**figures, "anchor": anchor.detach(), "adversarial": game.detach()}
+        """The distillation loss, in its turn, plus the weighted adversarial loss."""
+        weight = self.settings.adversarial_weight
+        plays = step >= self.warmup and weight > 0
+        loss, figures = torch.zeros((), device=self.anchor.device), {}
+        if step % self.settings.anchor_every == 0 or not plays:
+            loss, found = self.anchor.loss(step, part)
+            figures = {**found, "anchor": loss.detach()}
+        if plays:
+            game = self.adversarial_loss(step, part)
+            loss = loss + weight * game
+            figures["adversarial"] = game.detach()
+        return loss, figures
+
+    def adversarial_loss(self, step: int, part: int) -> Tensor:
+        """What the student minimises against the discriminator."""
+        gradient = self.settings.gradient
+        if gradient in ("gumbel", "gumbel-soft", "soft", "professor"):
+            real, fake = self.sides(step, part, step)
+            return generator_move(self.opponent, self.objective, real, fake, self.settings.matching)
+        _, prefix = self._texts(step, part)
+        if gradient in ("selected", "resampled"):
+            return self._likelihood_of_chosen(prefix)
+        written = self._write(prefix)
+        picked, mask = token_log_probabilities(self.anchor.generator, prefix, written)
+        if gradient == "reinforce-dense":
+            texts = self._one_hot(torch.cat([prefix, written], dim=1))
+            with torch.no_grad():
+                advantages = self._returns(texts) - self.opponent(texts, "baseline")
+        else:
+            count = self.settings.candidates
+            rewards = rollout_rewards(self._rate, self.model, prefix, written, count, self.ends)
+            advantages = rewards - rewards.mean(0)
+        return policy_loss(picked, advantages, mask)
+
+    def sides(self, batch_step: int, part: int, step: int) -> tuple[Tensor, Tensor]:
+        """What the discriminator reads as real and as written: [R,T,V], or [R,T,H] for hidden states."""
+        real, prefix = self._texts(batch_step, part)
+        gradient, P = self.settings.gradient, self.prefix
+        if gradient == "soft":
+            return self._distributions(real)
+        if gradient == "professor":
+            own = torch.cat([prefix, self._write(prefix)], dim=1)
+            states = [self.anchor.generator(text[:, :-1]).hidden[-1] for text in (real, own)]
+            return states[0][:, P - 1 :].float(), states[1][:, P - 1 :].float()
+        if gradient in ("gumbel", "gumbel-soft"):
+            beta = inverse_temperature(step, self.steps, self.settings.final_beta)
+            written = gumbel_rollout(
+                self.anchor.generator,
+                self.model,
+                prefix,
+                real.shape[1] - P,
+                beta,
+                soft=gradient == "gumbel-soft",
+                ends=self.ends,
+            )
+        else:
+            written = self._one_hot(self._write(prefix))
+        fake = torch.cat([self._one_hot(prefix).to(written.dtype), written], dim=1)
+        return self._one_hot(real).to(written.dtype), fake
 
     def tokens(self) -> int:
-        """Tokens of a step: the anchor's windows and what the student writes in both moves."""
-        return self.anchor.tokens() + 2 * self.settings.rollouts * self.settings.length
+        """Tokens of a step: the anchor's windows and what the student writes in all moves."""
+        moves = 1 + self.settings.discriminator_steps
+        return self.anchor.tokens() + moves * self.settings.rollouts * self.settings.length
 
     def windows_per_pass(self) -> int:
         """Windows in one pass over the training split."""
         return self.anchor.windows_per_pass()
 
     def validate(self) -> Mapping[str, float]:
-        """LM score, reverse-LM score and held-out NLL; their sum chooses the weights put to the referee."""
-        judged = self.referee.judge(self.referee.sample(self.model, self.seed))
+        """LM score, reverse-LM score and held-out NLL; their sum chooses the weights put to the referee.
+
+        A student that has collapsed, beside the one the training began with, scores infinity.
+        """
+        texts = self.referee.sample(self.model, self.seed)
+        judged = self.referee.judge(texts)
         nll = self.anchor.validate()["score"]
+        signs, collapsed = self.watch.look(texts)
         score = judged.lm_score + judged.reverse_lm_score + nll
-        return {"score": score, "nll": nll, **vars(judged)}
+        collapsed = collapsed or not score < float("inf")
+        figures = {"nll": nll, **vars(judged), **signs, "collapsed": float(collapsed)}
+        return {"score": float("inf") if collapsed else score, **figures}
 
     def save(self, directory: Path) -> None:
         """Write the refined student's model directory."""
         save_model(directory, self.model)
 
     def _texts(self, step: int, part: int) -> tuple[Tensor, Tensor]:
-        """Real texts [R, prefix + length] cut from this step's windows, and their prefixes [R, prefix]."""
-        inputs = self.anchor.batch(step, part).tokens[:, :-1]  # [B,T]
-        span = self.settings.prefix + self.settings.length
-        whole = inputs.shape[1] // span * span
-        real = inputs[:, :whole].reshape(-1, span)[: self.settings.rollouts]
-        return real, real[:, : self.settings.prefix]
+        """Real texts [R, prefix + length] cut from a step's rows, and their prefixes [R, prefix]."""
+        batch = self.anchor.batch(step, part)
+        span = self.prefix + self.settings.length
+        if self.ends:
+            rows = nn.functional.pad(batch.tokens, (0, max(0, span - batch.tokens.shape[1])), value=PAD)
+            real = rows[: self.settings.rollouts, :span]
+        else:
+            inputs = batch.tokens[:, :-1]  # [B,T]
+            whole = inputs.shape[1] // span * span
+            real = inputs[:, :whole].reshape(-1, span)[: self.settings.rollouts]
+        return real, real[:, : self.prefix]
 
-    def _rollout(self, prefix: Tensor, step: int) -> Tensor:
-        """Relaxed continuations [R,length,V] by the student."""
-        beta = inverse_temperature(step, self.steps, self.settings.final_beta)
-        return gumbel_rollout(self.anchor.generator, self.model, prefix, self.settings.length, beta)
+    def _write(self, prefix: Tensor) -> Tensor:
+        return write(self.model, prefix, self.settings.length, ends=self.ends)
 
-    def _judge(self, real: Tensor, prefix: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
-        """Discriminator logits [R] of the real texts and of the written ones (after the same prefixes)."""
-        vocab = written.shape[-1]
-        start = nn.functional.one_hot(prefix, vocab).to(written.dtype)
-        fake = torch.cat([start, written], dim=1)  # [R, prefix + length, V]
-        truth = nn.functional.one_hot(real, vocab).to(written.dtype)
-        logits = self.discriminator(torch.cat([truth, fake]))
-        real_logits, fake_logits = logits.chunk(2)
-        return real_logits, fake_logits
+    def _one_hot(self, tokens: Tensor) -> Tensor:
+        return one_hot(tokens, self.model.config.vocab_size).float()
+
+    def _rate(self, tokens: Tensor) -> Tensor:
+        """Logits [N] of token texts [N,T]."""
+        return self.opponent(tokens)
+
+    def _returns(self, texts: Tensor) -> Tensor:
+        """Discounted sums of 2σ(D) - 1 over the written tokens of texts [R,P+L,V]: [R,L]."""
+        logits = self.opponent(texts, "tokens").view(len(texts), -1)[:, self.prefix :]
+        mask = texts[:, self.prefix :].argmax(-1) != PAD
+        rewards = torch.where(mask, 2 * torch.sigmoid(logits.float()) - 1, torch.zeros_like(logits))
+        return discounted_returns(rewards, self.settings.discount)
+
+    def _distributions(self, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher's and student's distributions after every prefix of real text [R,T-1,V]."""
+        if not isinstance(self.anchor.targets, LiveTargets):
+            raise ConfigError("there is no teacher to compare with; choose another --refinement")
+        inputs = real[:, :-1]
+        with torch.no_grad():
+            theirs = self.anchor.targets.teacher(inputs).logits.float().softmax(-1)
+        ours = self.anchor.generator(inputs).logits.float().softmax(-1)
+        outside = (inputs == PAD)[..., None]
+        return theirs.masked_fill(outside, 0.0), ours.masked_fill(outside, 0.0)
+
+    def _likelihood_of_chosen(self, prefix: Tensor) -> Tensor:
+        """Negative log-likelihood of the candidate that the discriminator chooses for every prefix."""
+        K, R = self.settings.candidates, len(prefix)
+        many = prefix.repeat_interleave(K, 0)  # [R·K,P]
+        texts = torch.cat([many, self._write(many)], dim=1)
+        with torch.no_grad():
+            logits = self._rate(texts).view(R, K)
+        chosen = texts.view(R, K, -1)[torch.arange(R), select(logits, self.settings.gradient)]
+        written = chosen[:, self.prefix :]
+        picked, mask = token_log_probabilities(self.anchor.generator, prefix, written)
+        return policy_loss(picked, torch.ones_like(picked), mask)

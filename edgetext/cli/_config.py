@@ -19,9 +19,11 @@ def distill_config(options: dict[str, Any]) -> DistillConfig:
     """Build the checked configuration of `edgetext distill` from its options, by name.
 
     `teacher` and `assistant` are sequences; an empty `teacher` is the default one where the recipe needs one
-    and nothing is cached. `recipe` is a name, a TOML file or a `Recipe`. Raises ConfigError naming the option
-    to change.
+    and nothing is cached. `recipe` is a name, a TOML file or a `Recipe`; `refinement` likewise. Raises
+    ConfigError naming the option to change.
     """
+    from edgetext.adversarial.refinements import read_refinement
+    from edgetext.adversarial.settings import RefineSettings
     from edgetext.config import DistillConfig
     from edgetext.corpus.config import CorpusConfig
     from edgetext.distill.recipe import Recipe
@@ -30,6 +32,8 @@ def distill_config(options: dict[str, Any]) -> DistillConfig:
     given = {RENAMED.get(name, name): value for name, value in options.items()}
     recipe = given.pop("recipe")
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    refinement = given.pop("refinement")
+    refine = refinement if isinstance(refinement, RefineSettings) else read_refinement(refinement)
     recipe = recipe.with_soft(given.pop("temperature", None), given.pop("soft_weight", None))
     teachers = tuple(given.pop("teacher"))
     if not teachers and recipe.needs_teacher() and given.get("cache") is None:
@@ -39,6 +43,7 @@ def distill_config(options: dict[str, Any]) -> DistillConfig:
     return DistillConfig(
         corpus=corpus,
         recipe=recipe,
+        refine=refine,
         teachers=tuple(text for text in teachers if text != NO_TEACHER),
         assistants=tuple(given.pop("assistant")),
         **given,
@@ -53,5 +58,6 @@ def options_of(config: DistillConfig, names: Iterable[str]) -> dict[str, Any]:
         **{f.name: getattr(config.corpus, f.name) for f in fields(config.corpus) if f.name != "source"},
         "teacher": config.teachers or (NO_TEACHER,),
         "assistant": config.assistants,
+        "refinement": config.refine,
     }
     return {name: values[name] for name in names if name in values}

@@ -73,6 +73,12 @@ if TYPE_CHECKING:
 @click.option("--distill-steps", default=1800, metavar="N", help="Training steps of the student.")
 @click.option("--refine-steps", default=150, metavar="N", help="Adversarial steps; 0: none.")
 @click.option(
+    "--refinement",
+    default="relgan",
+    metavar="NAME|TOML",
+    help="How the student is refined against a discriminator (`edgetext refinements`).",
+)
+@click.option(
     "--quantized-steps", default=0, metavar="N", help="Last steps in the arithmetic of the int8 bundle."
 )
 @click.option(
@@ -102,6 +108,7 @@ if TYPE_CHECKING:
 @click.option("--teacher-rate", default=8e-3, metavar="LR", help="Teacher's peak learning rate.")
 @click.option("--finetune-rate", default=3e-4, metavar="LR", help="Peak rate of fine-tuning a teacher.")
 @click.option("--student-rate", default=8e-3, metavar="LR", help="Student's peak learning rate.")
+@click.option("--refine-rate", default=3e-4, metavar="LR", help="Student's peak rate in the refinement.")
 @click.option("--quantized-rate", default=1e-3, metavar="LR", help="Peak rate of the last steps in int8.")
 @click.option(
     "--precision",
@@ -235,6 +242,8 @@ def _refuse_unused(config: DistillConfig) -> None:
         "teacher_rate": (cached or all(given)) and "no teacher is trained here",
         "finetune_steps": not any(given) and "there is no given teacher to fine-tune",
         "finetune_rate": not config.finetune_steps and "it goes with --finetune-steps",
+        "refinement": not config.refine_steps and "it goes with --refine-steps",
+        "refine_rate": not config.refine_steps and "it goes with --refine-steps",
         "quantized_rate": not config.quantized_steps and "it goes with --quantized-steps",
         "written_tokens": (cached or not recipe.teacher_writes()) and "the teacher writes nothing here",
         "cache": not recipe.needs_teacher() and f"recipe {recipe.name!r} uses no teacher",

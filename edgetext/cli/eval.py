@@ -40,7 +40,14 @@ CORPUS = ("column", "unit", "valid_fraction", "test_fraction", "split_seed")
 @click.option("--teacher", type=_PATH, metavar="DIR", help="Model for agreement and KL.")
 @click.option("--oracle", type=_PATH, metavar="DIR", help="Arrays of the SeqGAN oracle, for its NLL.")
 @click.option("--neural", is_flag=True, help="A neural referee as well (about a minute per set).")
-@click.option("--best-of", default=1, metavar="N", help="Bundles: the likeliest of N texts, every time.")
+@click.option("--best-of", default=1, metavar="N", help="Judge them as well with N candidates per text.")
+@click.option(
+    "--choose-by",
+    multiple=True,
+    type=click.Choice(["likelihood", "top", "resample"]),
+    default=("resample",),
+    help="Which of them is kept: the likeliest, or by the discriminator; again for several.",
+)
 @click.option("-o", "--output", type=_PATH, metavar="DIR", help="Write the record, a page, the frontier.")
 @click.option("--force", is_flag=True, help="Replace them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as one JSON line last.")

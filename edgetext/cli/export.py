@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 @click.option(
     "--context", type=int, metavar="N", help="For MODEL: most tokens of context. Default: up to 2048."
 )
+@click.option("--discriminator", is_flag=True, help="With the run's discriminator, for --best-of.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line with the figures at the end.")
 def command(
@@ -72,6 +73,7 @@ def command(
     tokens: int,
     corpus: str | None,
     context: int | None,
+    discriminator: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -103,6 +105,7 @@ def command(
             quality_tokens=tokens,
             corpus=corpus,
             context=context,
+            discriminator=discriminator,
             progress=show,
         )
     click.echo(_figures(report))

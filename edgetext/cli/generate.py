@@ -25,7 +25,12 @@ import click
 @click.option("--bad-word", "bad_words", multiple=True, metavar="TEXT", help="Never write TEXT; repeatable.")
 @click.option("--num-beams", type=int, metavar="N", help="Beam search with N beams.")
 @click.option("--length-penalty", type=float, metavar="A", help="Its exponent of length.  [default: 1]")
-@click.option("--best-of", type=int, metavar="N", help="The likeliest of N texts.")
+@click.option("--best-of", type=int, metavar="N", help="Write N texts and keep one.")
+@click.option(
+    "--choose-by",
+    type=click.Choice(["likelihood", "top", "resample"]),
+    help="Which: the likeliest, or by the bundle's discriminator.  [default: likelihood]",
+)
 @click.option("--choice", "choices", multiple=True, metavar="TEXT", help="Write one of these; repeatable.")
 @click.option("--regex", metavar="PATTERN", help="Write a full match of PATTERN.")
 @click.option("--json-schema", metavar="FILE", help="Write a JSON document of the schema in FILE.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,7 @@ def _refined(
         {
             "rate": config.refine_rate,
             "anchor": recipe.to_dict()["phases"],
-            "game": asdict(config.refine),
+            "game": config.refine.to_dict(),
             "student": mark,
         },
         build,

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetext.adversarial.resample import Rater, resample
+from edgetext.adversarial.train_rater import has_rater, rater_of
 from edgetext.distill.directory import find_teachers
 from edgetext.distill.model_files import load_any
 from edgetext.errors import CheckpointError, ConfigError
@@ -18,6 +20,7 @@ from edgetext.evaluate.texts import Text, read_text
 from edgetext.models.base import GeneratorModel, sample_tokens
 from edgetext.models.ensemble import EnsembleGenerator
 from edgetext_runtime import Generator
+from edgetext_runtime.options import ChooseBy
 from edgetext_runtime.sampling import SamplingParams
 from edgetext_runtime.tokenizer import Tokenizer
 
@@ -48,11 +51,16 @@ class Checkpoint:
 
     def sample(self, count: int, temperature: float, seed: int) -> list[Text]:
         """See `Candidate`."""
-        most = min(MOST_TOKENS, self.model.config.context or MOST_TOKENS)
-        rows = sample_tokens(
-            self.model, count, most, seed=seed, temperature=temperature, suppressed=self.tokenizer.suppressed
-        )
+        rows, most = self._rows(count, temperature, seed)
         return [read_text(self.tokenizer.decode(row), ended=len(row) < most) for row in rows]
+
+    def _rows(self, count: int, temperature: float, seed: int) -> tuple[list[list[int]], int]:
+        """Texts as token ids, and the length at which one has no end."""
+        most = min(MOST_TOKENS, self.model.config.context or MOST_TOKENS)
+        suppressed = self.tokenizer.suppressed
+        return sample_tokens(
+            self.model, count, most, seed=seed, temperature=temperature, suppressed=suppressed, batch=1000
+        ), most
 
     @torch.no_grad()
     def log_probabilities(self, row: Sequence[int]) -> Floats:
@@ -61,13 +69,39 @@ class Checkpoint:
         return np.asarray(logits.log_softmax(-1).numpy())
 
 
+class Rated(Checkpoint):
+    """A model directory whose texts are chosen among candidates by its run's discriminator, in torch.
+
+    The definition is the device's; the random numbers are others, so the texts are not the same.
+    """
+
+    def __init__(self, plain: Checkpoint, rater: Rater, best_of: int, choose_by: ChooseBy) -> None:
+        """`choose_by` is ``top`` or ``resample``."""
+        super().__init__(f"{plain.name}, {choose_by} of {best_of}", plain.model, plain.tokenizer)
+        self.rater, self.best_of, self.choose_by = rater, best_of, choose_by
+
+    def sample(self, count: int, temperature: float, seed: int) -> list[Text]:
+        """See `Candidate`."""
+        rows, most = self._rows(count * self.best_of, temperature, seed)
+        logits = self.rater(rows, [len(row) < most for row in rows]).reshape(count, self.best_of)
+        random, texts = np.random.default_rng(seed), []
+        for number, own in enumerate(logits):
+            chosen = int(own.argmax()) if self.choose_by == "top" else resample(own, random.random())
+            row = rows[number * self.best_of + chosen]
+            texts.append(read_text(self.tokenizer.decode(row), ended=len(row) < most))
+        return texts
+
+
 class Bundled:
     """A bundle, run by the device's own runtime: what a user of it gets."""
 
-    def __init__(self, name: str, generator: Generator, best_of: int = 1) -> None:
+    def __init__(
+        self, name: str, generator: Generator, best_of: int = 1, choose_by: ChooseBy = "likelihood"
+    ) -> None:
         """`best_of`: candidates per text, of which the runtime keeps one; 1: plain sampling."""
-        self.name, self.generator, self.tokenizer = name, generator, generator.tokenizer
-        self.best_of = best_of
+        self.name = name if best_of == 1 else f"{name}, {choose_by} of {best_of}"
+        self.generator, self.tokenizer = generator, generator.tokenizer
+        self.best_of, self.choose_by = best_of, choose_by
 
     def sample(self, count: int, temperature: float, seed: int) -> list[Text]:
         """See `Candidate`; every text has a seed of its own."""
@@ -83,6 +117,7 @@ class Bundled:
                 max_new_tokens=most,
                 seed=(seed * 1_000_003 + number) * 1009,
                 best_of=self.best_of,
+                choose_by=self.choose_by,
             )
             texts.append(read_text(written.text, ended=written.finish_reason == "eos"))
         return texts
@@ -105,25 +140,28 @@ class Bundled:
         return np.asarray(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
 
 
-def open_candidate(path: Path, best_of: int = 1) -> Candidate:
+def open_candidate(path: Path, best_of: int = 1, choose_by: ChooseBy = "likelihood") -> Candidate:
     """Open a bundle (.etx), a run (its accepted student), or a model directory of a run.
 
     Raises CheckpointError or BundleError if it holds no model, ConfigError if candidates cannot be chosen.
     """
     if path.suffix == ".etx" or (path / "manifest.json").is_file():
-        return Bundled(str(path), Generator.load(str(path), threads=1), best_of)
-    if best_of > 1:
-        raise ConfigError(
-            f"--best-of is done by the runtime, but {path} is not a bundle; export it first: "
-            f"edgetext export {path} --int8"
-        )
+        return Bundled(str(path), Generator.load(str(path), threads=1), best_of, choose_by)
     if not path.is_dir():
         raise CheckpointError(f"{path} is neither a bundle (.etx) nor a directory; check the path")
     student = path / "student"
     models, tokenizer = find_teachers(student if student.is_dir() else path)
     members = [load_any(model) for model in models]
     whole = members[0] if len(members) == 1 else EnsembleGenerator(members)
-    return Checkpoint(str(path), whole, Tokenizer.from_json(tokenizer))
+    plain = Checkpoint(str(path), whole, Tokenizer.from_json(tokenizer))
+    if best_of == 1:
+        return plain
+    if choose_by == "likelihood" or not has_rater(path):
+        raise ConfigError(
+            f"{path} has no discriminator to choose by; train one (edgetext discriminator {path}), or give a "
+            f"bundle, whose runtime can also choose by likelihood"
+        )
+    return Rated(plain, rater_of(path), best_of, choose_by)
 
 
 def token_rows(tokenizer: Tokenizer, document: str) -> list[list[int]]:

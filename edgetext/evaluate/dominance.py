@@ -2,8 +2,8 @@
 
 A sweep is a line of (reverse-LM score, LM score), lower is better on both. A model's frontier at x is the
 best LM score it reaches with a reverse-LM score of at most x; lines between neighbouring temperatures count
-as reached. Two models are compared wherever both have reached something, per seed, so that the differences
-have a standard error.
+as reached. Two models are compared, per seed, where the sweeps of all seeds of both have points on either
+side: beyond the coldest or hottest temperature nothing was measured.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ def frontier(sweep: Sweep, grid: Floats) -> Floats:
 def compare_sweeps(name: str, ours: Sequence[Sweep], other: str, theirs: Sequence[Sweep]) -> Dominance:
     """Compare two models by their sweeps, one per seed, the same seeds for both."""
     low = max(min(x for x, _ in sweep) for sweep in (*ours, *theirs))
-    reach = (max(max(x for x, _ in sweep) for sweep in side) for side in (ours, theirs))
-    high = min(reach)
+    high = min(max(x for x, _ in sweep) for sweep in (*ours, *theirs))
     if not (np.isfinite(low) and np.isfinite(high)) or high < low:
         line = f"{name} cannot be compared with {other}: their reverse-LM scores do not meet"
         return Dominance("cannot be compared with", line, (), (), ())

@@ -21,6 +21,7 @@ from edgetext.evaluate.judging import Judge
 from edgetext.evaluate.oracle import load_oracle
 from edgetext.evaluate.summary import processor
 from edgetext.evaluate.texts import MOST_WORDS, RealText, read_corpus, spread
+from edgetext_runtime.options import ChooseBy
 
 PEOPLE = "people"
 FORMAT = "edgetext-evaluation-1"
@@ -49,7 +50,9 @@ class EvaluationSettings:
     neural: bool = False
     """Whether a neural referee judges as well."""
     best_of: int = 1
-    """Candidates of a bundle per text, of which its runtime keeps the likeliest."""
+    """Above 1, bundles are judged again with so many candidates per text, of which the runtime keeps one."""
+    choose_by: tuple[ChooseBy, ...] = ("resample",)
+    """Which: the likeliest, or by the bundle's discriminator ``top`` or ``resample``; each is judged."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -79,7 +82,11 @@ def evaluate(
     """
     if len({str(path) for path in models}) < len(models):
         raise ConfigError("a model is given twice; name each once")
-    candidates = [open_candidate(path, settings.best_of) for path in models]
+    candidates = [open_candidate(path) for path in models]
+    if settings.best_of > 1:
+        candidates += [
+            open_candidate(path, settings.best_of, by) for path in models for by in settings.choose_by
+        ]
     teacher = None if settings.teacher is None else open_candidate(settings.teacher)
     features = None if settings.features is None else Features(open_candidate(settings.features))
     oracle = None if settings.oracle is None else load_oracle(settings.oracle)
@@ -167,6 +174,7 @@ def _protocol(
     return {
         **chosen,
         "temperatures": list(settings.temperatures),
+        "choose_by": list(settings.choose_by),
         "corpus": Path(corpus.source).name,
         "references": judge.references.size,
         "people_sets": len(judge.people()),

@@ -42,6 +42,8 @@ from edgetext.training.sharding import whole
 from edgetext.training.stopping import stop_requested
 
 METRICS_FILE = "metrics.jsonl"
+MOST_ROLLBACKS = 3
+"""Times that a training which keeps its start goes back to its best state before it is given up."""
 VISIBLE_S = 30.0
 """Seconds in which a shared file system must show other nodes what one has written."""
 
@@ -63,8 +65,11 @@ class Task(Protocol):
 
     A task may also have ``frozen``, modules by name that it reads but does not train (a teacher): the loop
     places them and gives them to `prepare` beside the players. And ``shardable``: whether its players may be
-    split over processes, which they may if they are called as a whole only. Of several processes every one
-    holds the task and validates; what only one should do, saving, the loop leaves to the main one.
+    split over processes, which they may if they are called as a whole only. And ``keeps_start``: whether what
+    the players are at the start counts as a result; they are then validated before the first step, and the
+    training goes back to its best state when a validation has ``collapsed`` above 0 or a loss is not finite.
+    Of several processes every one holds the task and validates; what only one should do, saving, the loop
+    leaves to the main one.
     """
 
     name: str
@@ -106,7 +111,7 @@ class TrainingResult:
     seconds: float
     """Training time."""
     stopped: str
-    """Why it ended: ``steps`` or ``patience``."""
+    """Why it ended: ``steps``, ``patience`` or ``collapse``."""
     interrupted: bool
     """Whether somebody asked to stop during its last step."""
 
@@ -161,6 +166,8 @@ def train(
     task.prepare(compiled(called) if loop.compile else called, accelerator.device)
 
     stepper = _Stepper(task, loop, wrapped, optimizers, accelerator)
+    if getattr(task, "keeps_start", False) and progress.step == 0:
+        _validate(task, progress, players, accelerator)
     first, started, before = progress.step, time.monotonic(), progress.seconds
     stopped, stopping = "steps", False
     with (
@@ -169,25 +176,23 @@ def train(
         metrics_path.open("a", encoding="utf-8", buffering=1) if main else nullcontext() as metrics,
     ):
         while progress.step < loop.steps:
-            figures = stepper.step(progress.step)
+            figures, fell = stepper.attempt(progress.step, progress.stale)
             progress.step += 1
             progress.seconds = before + time.monotonic() - started
-            record: dict[str, Any] = {"step": progress.step, **figures}
-            if progress.step % loop.validate_every == 0 or progress.step == loop.steps:
-                record["validation"] = _validate(task, progress, players, accelerator)
+            noted = _look(task, loop, progress, players, optimizers, accelerator, fell)
+            record: dict[str, Any] = {"step": progress.step, **figures, **noted}
             if metrics is not None:
                 metrics.write(json.dumps({**record, "seconds": round(progress.seconds, 3)}) + "\n")
             bar.update(progress.step, (progress.step - first) * task.tokens(), _headline(figures, progress))
-            out_of_patience = bool(loop.patience) and progress.stale >= loop.patience
-            last = progress.step == loop.steps or out_of_patience
+            ended = _ending(loop, progress)
             stopping = any_process(accelerator, stop.is_set())
-            if (progress.step % loop.checkpoint_every == 0 or stopping) and not last:
+            if (progress.step % loop.checkpoint_every == 0 or stopping) and ended is None:
                 save_progress(resume_path, fingerprint, progress, players.live, optimizers, main=main)
                 if stopping:
                     accelerator.wait_for_everyone()  # no process may end the launch before the file is whole
                     raise Interrupted(f"{task.name}: stopped at step {progress.step}")
-            if out_of_patience:
-                stopped = "patience"
+            if ended is not None:
+                stopped = ended
                 break
     _load_best(players.live, progress)
     players.gather(accelerator)
@@ -229,8 +234,20 @@ class _Stepper:
     optimizers: Mapping[str, torch.optim.Optimizer]
     accelerator: Accelerator
 
-    def step(self, step: int) -> dict[str, float]:
-        """One optimiser step of every player whose turn it is; returns the mean figures of all processes."""
+    def attempt(self, step: int, stale: int) -> tuple[dict[str, float], bool]:
+        """One step, and whether it left the numbers; without a state to go back to that is an error."""
+        try:
+            return self.step(step, stale), False
+        except TrainingError:
+            if not getattr(self.task, "keeps_start", False):
+                raise
+            return {}, True
+
+    def step(self, step: int, stale: int) -> dict[str, float]:
+        """One optimiser step of every player whose turn it is; returns the mean figures of all processes.
+
+        `stale` counts validations since the best one, for schedules that look at it.
+        """
         figures: dict[str, float] = {}
         for module in self.wrapped.values():
             module.train()
@@ -240,13 +257,13 @@ class _Stepper:
             turn = next(turns, None)
             if turn is None:
                 return figures
-            figures |= self._turn(turn, step, index)
+            figures |= self._turn(turn, step, index, stale)
             index += 1
 
-    def _turn(self, turn: Turn, step: int, index: int) -> dict[str, float]:
+    def _turn(self, turn: Turn, step: int, index: int, stale: int) -> dict[str, float]:
         """One player's move: the mean loss over all parts of the batch, and a step down its gradient."""
         settings, optimizer = self.task.optimizers[turn.player], self.optimizers[turn.player]
-        rate = learning_rate(step, settings.learning_rate, self.loop)
+        rate = learning_rate(step, settings, self.loop, stale)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
@@ -287,6 +304,35 @@ class _Stepper:
         return float(norm)
 
 
+def _look(
+    task: Task,
+    loop: LoopSettings,
+    progress: Progress,
+    players: Players,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    accelerator: Accelerator,
+    fell: bool,
+) -> dict[str, Any]:
+    """Validate if it is time, and go back to the best state if step or validation say so; for the record."""
+    record: dict[str, Any] = {}
+    if progress.step % loop.validate_every == 0 or progress.step == loop.steps:
+        record["validation"] = _validate(task, progress, players, accelerator)
+        fell = fell or record["validation"].get("collapsed", 0) > 0
+    if fell:
+        _roll_back(players.live, optimizers, progress)
+        record["rolled_back_to"] = progress.best_step
+    return record
+
+
+def _ending(loop: LoopSettings, progress: Progress) -> str | None:
+    """Why the training ends after this step; None if it goes on."""
+    if progress.rollbacks >= MOST_ROLLBACKS:
+        return "collapse"
+    if loop.patience and progress.stale >= loop.patience:
+        return "patience"
+    return "steps" if progress.step == loop.steps else None
+
+
 def _validate(task: Task, progress: Progress, players: Players, accelerator: Accelerator) -> dict[str, float]:
     """Validate, and remember the weights if they are the best so far."""
     for module in players.live.values():
@@ -319,6 +365,16 @@ def _load_best(players: Mapping[str, nn.Module], progress: Progress) -> None:
                 if key in progress.best:
                     parameter.copy_(progress.best[key])
             module.eval()
+
+
+def _roll_back(
+    players: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], progress: Progress
+) -> None:
+    """Go back to the best state, with fresh optimisers."""
+    _load_best(players, progress)
+    for optimizer in optimizers.values():
+        optimizer.state.clear()
+    progress.rollbacks += 1
 
 
 def _headline(figures: Mapping[str, float], progress: Progress) -> dict[str, float]:

@@ -31,6 +31,8 @@ class Progress:
     """Validations since the best one."""
     seconds: float = 0.0
     """Training time so far, over all processes that worked on it."""
+    rollbacks: int = 0
+    """Times that the training went back to its best state."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """Weights at the best step, by name."""
 

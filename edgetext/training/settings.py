@@ -9,11 +9,13 @@ from typing import Literal
 from edgetext.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16"]
+OptimizerKind = Literal["adamw", "adam", "lookahead"]
+Schedule = Literal["cosine", "exponential", "plateau", "constant"]
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW (Loshchilov & Hutter 2019) with warm-up, cosine decay and clipping."""
+    """AdamW (Loshchilov & Hutter 2019) or its kin, with warm-up, a schedule and clipping."""
 
     learning_rate: float = 2e-3
     """Peak learning rate."""
@@ -25,6 +27,11 @@ class OptimizerSettings:
     """Decay of the second moment."""
     clip_norm: float = 1.0
     """Largest global gradient norm."""
+    kind: OptimizerKind = "adamw"
+    """``adamw``, ``adam`` (without decay), or ``lookahead`` (around AdamW; Zhang et al. 2019)."""
+    schedule: Schedule = "cosine"
+    """After the warm-up: down to the final rate by a ``cosine`` or ``exponential``ly, ``constant``, or halved
+    after two validations without gain and again after two more, until one gains (``plateau``)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -17,6 +17,7 @@ from edgetext.models.huggingface import is_huggingface
 from edgetext_export.builder import OPSET, ORT_FLOOR
 from edgetext_export.card import write_card
 from edgetext_export.decoder import Decoder
+from edgetext_export.discriminator import checked_discriminator
 from edgetext_export.gates import Gates, check_gates
 from edgetext_export.golden import record_golden, replay
 from edgetext_export.graph import StepGraph, build_step_graph
@@ -28,6 +29,7 @@ from edgetext_export.timing import measure_ms
 from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
 from edgetext_runtime.errors import BundleError, EdgetextError
 from edgetext_runtime.generator import Generator
+from edgetext_runtime.rating import MEMBER
 from edgetext_runtime.sampling import GenerationDefaults, SamplingParams
 from edgetext_runtime.tokenizer import Tokenizer
 
@@ -84,6 +86,7 @@ def export_run(
     gates: Gates = Gates(),  # noqa: B008 - frozen
     corpus: str | None = None,
     context: int | None = None,
+    discriminator: bool = False,
     generation: GenerationDefaults | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
@@ -103,6 +106,7 @@ def export_run(
         gates: limits of size, time and loss; a bundle that misses one is not written.
         corpus: of a Hugging Face directory: text to measure it on (default: the embedded corpus).
         context: of a Hugging Face directory: most tokens its cache holds.
+        discriminator: put the run's discriminator into the bundle, for `best_of`.
         generation: sampling the bundle uses when nothing is asked for; default: `GENERATION`.
         progress: called with (tokens compared, tokens in all).
 
@@ -120,6 +124,8 @@ def export_run(
         raise ExportError(f"quality_tokens is {quality_tokens}; it must be at least 1 (--tokens)")
     if not foreign and (corpus is not None or context is not None):
         raise ExportError("--corpus and --context are for Hugging Face directories; a run has its own")
+    if foreign and discriminator:
+        raise ExportError("a Hugging Face directory has no discriminator; leave out --discriminator")
     if foreign:
         _check_output(path, force)
         source = read_huggingface(run_dir, corpus=corpus, tokens=quality_tokens, context=context)
@@ -143,6 +149,8 @@ def export_run(
         "generation.json": _json(asdict(defaults.sampling) | {"max_new_tokens": defaults.max_new_tokens}),
         "golden.json": _json({"cases": []}),
     }
+    if discriminator:
+        members[MEMBER] = checked_discriminator(run_dir, source.stream)
     generator = Generator(Bundle(manifest, members, ""), threads=1, provider="cpu")
     quality = measure_parity(
         source.model,

@@ -55,7 +55,8 @@ def _add_host_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--num-beams", type=int, metavar="N", help="beam search with N beams")
     p.add_argument("--length-penalty", type=float, metavar="A", help="its exponent of length (default: 1)")
-    p.add_argument("--best-of", type=int, metavar="N", help="the likeliest of N texts")
+    p.add_argument("--best-of", type=int, metavar="N", help="one of N texts")
+    p.add_argument("--choose-by", choices=["likelihood", "top", "resample"], help="which of them")
     p.add_argument(
         "--choice", action="append", dest="choices", metavar="TEXT", help="write one of these; repeatable"
     )

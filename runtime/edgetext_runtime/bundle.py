@@ -45,8 +45,10 @@ MEMBER_LIMITS: Mapping[str, int] = {
     "quality.json": _MIB,
     "golden.json": 16 * _MIB,
     "CARD.md": _MIB,
+    "discriminator.onnx": 512 * _MIB,
 }
 """The members of a bundle, in the order they are written, with the most bytes each may have."""
+_OPTIONAL = {"discriminator.onnx"}
 _ZIP_OVERHEAD = _MIB
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -107,7 +109,7 @@ def write_bundle(
             f"{path} exists already: choose another path, or replace it with force=True (--force)"
         )
     _check_names([MANIFEST, *members], str(path))
-    ordered = {name: members[name] for name in MEMBER_LIMITS if name != MANIFEST}
+    ordered = {name: members[name] for name in MEMBER_LIMITS if name in members}
     records = {name: _record(content) for name, content in ordered.items()}
     contents = {MANIFEST: replace(manifest, members=records).to_json(), **ordered}
     for name, content in contents.items():
@@ -200,7 +202,7 @@ def _check_names(names: list[str], label: str) -> None:
             raise BundleError(f"{label}: unknown member {name!r}: not a bundle, or {UPGRADE}")
     if len(set(names)) != len(names):
         raise BundleError(f"{label}: a member appears twice; {REEXPORT}")
-    if missing := [name for name in MEMBER_LIMITS if name not in names]:
+    if missing := [name for name in MEMBER_LIMITS if name not in names and name not in _OPTIONAL]:
         raise BundleError(f"{label}: {', '.join(missing)} missing; {REEXPORT}")
 
 

@@ -126,17 +126,27 @@ def decode_best(request: Request, cancelled: Event) -> PieceGenerator:
     """``best_of``: candidates with the seeds from the given one on; the text comes when all are done.
 
     The best is the one whose tokens have the highest mean log-probability under the model (of equal ones the
-    first; one without tokens is the worst). All start from one prefilled state.
+    first; one without tokens is the worst), or the choice of the bundle's discriminator, for which all are
+    drawn in one batch. All start from one prefilled state.
     """
     request, settings = prefilled(request), request.settings
+    by_rater = request.rater is not None
+    plain = replace(settings, best_of=1, choose_by="likelihood", logprobs=settings.logprobs or not by_rater)
+    seeds = [(settings.seed + number) % (1 << 64) for number in range(settings.best_of)]
+    candidates = [replace(request, settings=replace(plain, seed=seed)) for seed in seeds]
     results: list[Generation] = []
-    for number in range(settings.best_of):
-        seed = (settings.seed + number) % (1 << 64)
-        candidate = replace(request, settings=replace(settings, seed=seed, best_of=1, logprobs=True))
-        results.append(exhaust(decode(candidate, cancelled)))
-        if cancelled.is_set():
-            break
-    best = max(results, key=_mean_logprob)
+    if request.rater is not None:
+        from edgetext_runtime.batch import decode_batch
+        from edgetext_runtime.rating import choose
+
+        results = decode_batch(candidates)
+        best = results[choose(request.rater, request.prompt[1:], results, settings.choose_by, settings.seed)]
+    else:
+        for candidate in candidates:
+            results.append(exhaust(decode(candidate, cancelled)))
+            if cancelled.is_set():
+                break
+        best = max(results, key=_mean_logprob)
     if cancelled.is_set():
         best = replace(best, finish_reason="cancelled")
     if best.text:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what most programs never need is imported when it is
     from edgetext_runtime.aio import AsyncGenerationStream
     from edgetext_runtime.constraints import ConstraintCache
     from edgetext_runtime.prompt_state import PromptState
+    from edgetext_runtime.rating import Rater
 
 __all__ = [
     "Generation",
@@ -100,6 +101,12 @@ class Generator:
         from edgetext_runtime.constraints import ConstraintCache
 
         return ConstraintCache(self.tokenizer)
+
+    @cached_property
+    def _rater(self) -> "Rater":
+        from edgetext_runtime.rating import Rater
+
+        return Rater(self.bundle)
 
     def generate(
         self, prompt: str = "", *, state: "PromptState | None" = None, **options: Unpack[Options]
@@ -260,7 +267,10 @@ class Generator:
             fed, state = fit_prompt(whole, limit, policy, room=room), None
         needed = settings.constrained or settings.bad_words
         constraints = self._constraints.compile(settings) if needed else ()
-        return Request(self.session, self.tokenizer, settings, tuple(whole), state, tuple(fed), constraints)
+        rater = None if settings.choose_by == "likelihood" else self._rater
+        return Request(
+            self.session, self.tokenizer, settings, tuple(whole), state, tuple(fed), constraints, rater
+        )
 
 
 def _run(request: Request, cancelled: Event) -> PieceGenerator:

@@ -17,6 +17,7 @@ from edgetext_runtime.sampling import (
 from edgetext_runtime.stopping import check_stops
 
 ContextPolicy = Literal["error", "truncate_left", "slide"]
+ChooseBy = Literal["likelihood", "top", "resample"]
 MOST_BEAMS = 256
 MOST_CANDIDATES = 1024
 MOST_LIKELIEST = 64
@@ -59,8 +60,10 @@ class Options(TypedDict, total=False):
     How the search goes:
 
     - ``num_beams``: above 1: beam search, which needs no seed; ``length_penalty`` is its exponent of length.
-    - ``best_of``: generate this many with the seeds from ``seed`` on; keep the one with the best mean
-      log-probability.
+    - ``best_of``: generate this many with the seeds from ``seed`` on and keep one.
+    - ``choose_by``: which: ``"likelihood"`` (the default: the best mean log-probability); by the bundle's
+      discriminator, ``"top"`` (the one it rates highest) or ``"resample"`` (drawn in proportion to
+      exp(logit): closer to the corpus, where the top-rated is only safer).
 
     And:
 
@@ -92,6 +95,7 @@ class Options(TypedDict, total=False):
     num_beams: int | None
     length_penalty: float | None
     best_of: int | None
+    choose_by: ChooseBy | None
     logprobs: bool | None
     top_logprobs: int | None
     context_policy: ContextPolicy | None
@@ -124,6 +128,7 @@ class Settings:
     num_beams: int = 1
     length_penalty: float = 1.0
     best_of: int = 1
+    choose_by: ChooseBy = "likelihood"
     logprobs: bool = False
     top_logprobs: int = 0
     context_policy: ContextPolicy = "error"
@@ -136,6 +141,11 @@ class Settings:
             raise InputError(
                 f"best_of is {self.best_of} and num_beams {self.num_beams}; allowed is one of both"
             )
+        if self.choose_by not in get_args(ChooseBy):
+            allowed = ", ".join(get_args(ChooseBy))
+            raise InputError(f"choose_by is {self.choose_by!r}; allowed is {allowed}")
+        if self.choose_by != "likelihood" and self.best_of == 1:
+            raise InputError(f"choose_by is {self.choose_by!r}; allowed with it is a best_of above 1")
         if self.num_beams > 1 and self.context_policy == "slide":
             raise InputError(
                 "context_policy is 'slide'; allowed with num_beams is 'error' or 'truncate_left'"

@@ -29,6 +29,7 @@ from edgetext_runtime.uniform import UniformStream
 if TYPE_CHECKING:
     from edgetext_runtime.constraints import Constraint
     from edgetext_runtime.prompt_state import PromptState
+    from edgetext_runtime.rating import Rater
 
 CHUNK = 256
 """Most tokens in one call of the graph: bounds the memory of a long prompt or text. It is a constant because
@@ -47,6 +48,7 @@ class Request:
         state: where to start from, or ``None``: from nothing.
         fed: the ids to feed from there.
         constraints: what the text must satisfy.
+        rater: what chooses among candidates, where that is not their likelihood.
     """
 
     session: StepBackend
@@ -56,6 +58,7 @@ class Request:
     state: "PromptState | None"
     fed: tuple[int, ...]
     constraints: "tuple[Constraint, ...]" = ()
+    rater: "Rater | None" = None
 
     def chooser(self) -> Chooser:
         """What chooses this request's tokens on the host."""

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from edgetext.adversarial.discriminators import CNNDiscriminator
+from edgetext.adversarial.discriminators import Discriminator
 from edgetext.adversarial.estimators import gumbel_rollout, gumbel_softmax, inverse_temperature
+from edgetext.adversarial.settings import DiscriminatorConfig
 from edgetext.models import ModelConfig, build_model
 
 V = 20
@@ -40,7 +41,7 @@ def test_the_discriminator_s_gradient_reaches_the_generator(kind):
     extra = {"heads": 2, "kv_heads": 1, "ffn": 16, "context": 32} if kind == "transformer" else {}
     torch.manual_seed(0)
     model = build_model(ModelConfig(kind, V, 16, 16, 1, **extra))
-    discriminator = CNNDiscriminator(V, embedding=8, filters=4)
+    discriminator = Discriminator(DiscriminatorConfig(embedding=8, hidden=4), V)
     prefix = torch.randint(0, V, (4, 3))
     written = gumbel_rollout(model, model, prefix, 6, beta=1.0)
     assert written.shape == (4, 6, V)
@@ -51,7 +52,7 @@ def test_the_discriminator_s_gradient_reaches_the_generator(kind):
 def test_a_discriminator_can_tell_two_languages_apart():
     """Texts that rise by one a step against shuffled ones: learnt in a few steps."""
     torch.manual_seed(0)
-    discriminator = CNNDiscriminator(V, embedding=16, filters=8, dropout=0.0)
+    discriminator = Discriminator(DiscriminatorConfig(embedding=16, hidden=8, dropout=0.0), V)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-2)
 
     def texts():

@@ -26,7 +26,7 @@ def test_every_option_reaches_the_configuration():
     config = DistillConfig()
     known = {f.name for part in (config, config.corpus) for f in fields(part)}
     recipe = {"temperature", "soft_weight"}
-    plural = {"teacher": "teachers", "assistant": "assistants", **RENAMED}
+    plural = {"teacher": "teachers", "assistant": "assistants", "refinement": "refine", **RENAMED}
     names = {p.name for p in command.params} - OUTSIDE - recipe
     assert {plural.get(name, name) for name in names} <= known
 
