@@ -1,4 +1,4 @@
-"""Bundles beside their peers: turns and table, refusals, and llama.cpp's file where its package is installed."""
+"""Bundles beside their peers: turns and table, refusals, and the file for llama.cpp where `gguf` is there."""
 
 import json
 
