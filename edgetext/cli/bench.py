@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write the record with all samples (JSON)."
 )
+@click.option(
+    "--peers",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Measure the bundles beside the Hugging Face directory they were made from, in other runtimes.",
+)
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the time per token (PNG).")
 @click.option("--force", is_flag=True, help="Replace existing outputs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON line at the end.")
@@ -38,6 +44,7 @@ def command(
     top_k: int,
     top_p: float,
     output: Path | None,
+    peers: Path | None,
     plot: Path | None,
     force: bool,
     as_json: bool,
@@ -47,6 +54,9 @@ def command(
     Give the fp32 bundle beside the int8 one to see what quantisation is worth: they take turns, so their
     ratio holds even where the machine's speed drifts. Every bundle and thread count has a process of its
     own. More threads than cores are allowed, and noted in the result.
+
+    With --peers the same model also decodes in transformers, onnxruntime-genai, llama-cpp-python and
+    ctranslate2 (pip install 'edgetext[peers]'), all taking turns with the same sampling.
 
     Example: edgetext bench int8.etx fp32.etx -o record.json --plot latency.png
     """
@@ -72,6 +82,11 @@ def command(
             raise InputError(f"{path} exists already: choose another path, or replace it with --force")
         if path is not None and not path.parent.is_dir():
             raise InputError(f"{path.parent} is not a directory; make it first, or choose another path")
+    if peers is not None:
+        if plot is not None:
+            raise InputError("--plot does not go with --peers; leave it out")
+        _compare(bundles, peers, settings, output, as_json)
+        return
     if plot is not None:
         new_canvas(1, 1)  # fails now, not after minutes of measuring
     shown = _command_line(bundles, settings)
@@ -87,6 +102,32 @@ def command(
         click.echo(f"plot: {plot_latency(record, plot)}", err=True)
     if as_json:
         click.echo(json.dumps(summary(record)))
+
+
+def _compare(
+    bundles: tuple[Path, ...], directory: Path, settings: Settings, output: Path | None, as_json: bool
+) -> None:
+    """Bundles beside their peers."""
+    import json
+
+    from edgetext_bench.peers.compare import compare_peers, peer_table
+    from edgetext_bench.peers.systems import Sampling
+
+    record = compare_peers(
+        bundles,
+        directory,
+        threads=settings.threads,
+        tokens=settings.tokens,
+        repeats=settings.repeats,
+        sampling=Sampling(settings.temperature, settings.top_k, settings.top_p),
+        command=f"{_command_line(bundles, settings)} --peers {directory.name}",
+        progress=lambda line: click.echo(line, err=True),
+    )
+    click.echo(peer_table(record))
+    if output is not None:
+        output.write_text(record.to_json() + "\n", encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps({run.system: run.us_per_token for run in record.runs}))
 
 
 def _command_line(bundles: tuple[Path, ...], settings: Settings) -> str:

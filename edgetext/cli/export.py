@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     type=click.Choice(["generic", "x86-vnni", "x86-avx2", "arm64"]),
     help="CPUs the bundle is for; generic is safe on all.",
 )
+@click.option(
+    "--tune", is_flag=True, help="With --int8: store the weights as is fastest here, by measurement."
+)
 @click.option("--max-mb", type=float, help="Refuse a bundle larger than this (10⁶ bytes).")
 @click.option("--max-ms", type=float, help="… slower than this per token, here, at one thread.")
 @click.option("--max-flip", type=float, metavar="SHARE", help="… whose likeliest token differs more often.")
@@ -65,6 +68,7 @@ def command(
     recipe: str,
     named: str | None,
     target: Target,
+    tune: bool,
     max_mb: float | None,
     max_ms: float | None,
     max_flip: float | None,
@@ -101,6 +105,7 @@ def command(
             named or recipe,
             force,
             target=target,
+            tuned=tune,
             gates=Gates(max_mb, max_ms, max_flip, max_perplexity_increase),
             quality_tokens=tokens,
             corpus=corpus,

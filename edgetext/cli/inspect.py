@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @click.argument("model", metavar="MODEL.etx", type=click.Path(path_type=str))
 @click.option("--json", "as_json", is_flag=True, help="One JSON line with everything at the end.")
 def command(model: str, as_json: bool) -> None:
-    """Show manifest, members, state, quantisation, quality and provenance of MODEL.etx.
+    """Show manifest, members, state, graph, quantisation, quality and provenance of MODEL.etx.
+
+    The graph is shown as nodes by operator and bytes of the weights by group.
 
     Sizes and hashes are checked on the way; the model is not run.
     """
@@ -37,8 +39,35 @@ def _document(bundle: Bundle) -> dict[str, Any]:
         "manifest": json.loads(bundle.manifest.to_json()),
         "generation": json.loads(bundle.members["generation.json"]),
         "quality": json.loads(bundle.members["quality.json"]),
+        "graph": _graph(bundle.members["model.onnx"]),
         "golden": {"cases": len(golden["cases"]), "kernel": golden.get("kernel", {})},
     }
+
+
+def _graph(model: bytes) -> dict[str, Any]:
+    """Nodes by operator, and bytes of the weights by group; empty for a graph that only onnxruntime reads."""
+    from collections import Counter
+
+    from edgetext_runtime.errors import BundleError
+    from edgetext_runtime.onnx_reader import read_graph
+
+    try:
+        graph = read_graph(model)
+    except BundleError:
+        return {"operators": {}, "bytes": {}}
+    operators = Counter(f"{node.domain}.{node.operator}".lstrip(".") for node in graph.nodes)
+    sizes: Counter[str] = Counter()
+    for name, array in graph.constants.items():
+        sizes[_group(name)] += array.nbytes
+    return {"operators": dict(operators.most_common()), "bytes": dict(sizes.most_common())}
+
+
+def _group(name: str) -> str:
+    """The part of the model that a weight belongs to: numbers of layers do not count."""
+    words = [word for word in name.split(".") if not word.isdigit()]
+    scales = words[-1] == "scales"
+    plain = [word for word in words if word not in ("weight", "scales", "bias", "factors")]
+    return ".".join(plain[:3]) + (" (scales)" if scales else "")
 
 
 def _tables(document: Mapping[str, Any]) -> list[str]:
@@ -59,7 +88,7 @@ def _tables(document: Mapping[str, Any]) -> list[str]:
     ]
     pairs = {"manifest": {name: value for name, value in manifest.items() if name not in apart}}
     pairs |= {name: manifest[name] for name in ("config", "quantisation", "provenance")}
-    pairs |= {name: document[name] for name in ("generation", "quality", "golden")}
+    pairs |= {name: document[name] for name in ("graph", "generation", "quality", "golden")}
     return [
         plain("members", members),
         plain("state", state),

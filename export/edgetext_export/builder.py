@@ -91,8 +91,13 @@ class GraphBuilder:
         )
         return tuple(outputs)
 
-    def build(self, name: str, metadata: Mapping[str, str]) -> bytes:
-        """Check the graph and serialise it. Raises ExportError if it is invalid or too large for one file."""
+    def build(self, name: str, metadata: Mapping[str, str], docs: Mapping[str, str] | None = None) -> bytes:
+        """Check the graph and serialise it; `docs` says what inputs and outputs are, by name.
+
+        Raises ExportError if it is invalid or too large for one file.
+        """
+        for value in (*self._inputs, *self._outputs):
+            value.doc_string = (docs or {}).get(value.name, "")
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain == MICROSOFT for node in self._nodes):
             opsets.append(helper.make_opsetid(MICROSOFT, 1))

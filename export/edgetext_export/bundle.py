@@ -23,14 +23,16 @@ from edgetext_export.golden import record_golden, replay
 from edgetext_export.graph import StepGraph, build_step_graph
 from edgetext_export.huggingface import read_huggingface
 from edgetext_export.parity import Parity, check_parity, measure_parity
-from edgetext_export.recipes import Precision, Target, find_recipe
-from edgetext_export.source import read_source
+from edgetext_export.recipes import Precision, Recipe, Target, find_recipe
+from edgetext_export.source import Source, read_source
 from edgetext_export.timing import measure_ms
+from edgetext_export.tuning import tune
 from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
 from edgetext_runtime.errors import BundleError, EdgetextError
 from edgetext_runtime.generator import Generator
 from edgetext_runtime.rating import MEMBER
 from edgetext_runtime.sampling import GenerationDefaults, SamplingParams
+from edgetext_runtime.session import StepSession
 from edgetext_runtime.tokenizer import Tokenizer
 
 QUALITY_TOKENS = 20_000
@@ -84,6 +86,7 @@ def export_run(
     quality_tokens: int = QUALITY_TOKENS,
     target: Target = "generic",
     gates: Gates = Gates(),  # noqa: B008 - frozen
+    tuned: bool = False,
     corpus: str | None = None,
     context: int | None = None,
     discriminator: bool = False,
@@ -103,6 +106,8 @@ def export_run(
         force: replace an existing output.
         quality_tokens: most test tokens for the quality record.
         target: class of CPUs the bundle is made for (`edgetext_export.recipes.Recipe.at`).
+        tuned: measure which of a few ways to store 8-bit weights is fastest here, and take it; the timings go
+            into the manifest, so two exports are no longer the same bytes.
         gates: limits of size, time and loss; a bundle that misses one is not written.
         corpus: of a Hugging Face directory: text to measure it on (default: the embedded corpus).
         context: of a Hugging Face directory: most tokens its cache holds.
@@ -133,6 +138,8 @@ def export_run(
         source = read_source(run_dir)
         _check_output(path, force)
     config = source.config
+    if tuned:
+        chosen = _tuned(chosen, source)
     graph = build_step_graph(config, source.weights, chosen, suppressed=source.suppressed)
     manifest = bundle_manifest(
         config,
@@ -180,6 +187,21 @@ def export_run(
         golden_cases=len(cases),
         seconds=time.perf_counter() - started,
     )
+
+
+def _tuned(recipe: Recipe, source: Source) -> Recipe:
+    """The recipe as it is fastest on this machine."""
+    if recipe.name != "int8":
+        raise ExportError(f"--tune is for the recipe int8, not {recipe.name}")
+
+    def build(candidate: Recipe) -> StepSession:
+        graph = build_step_graph(source.config, source.weights, candidate, suppressed=source.suppressed)
+        manifest = bundle_manifest(
+            source.config, graph, source.tokenizer, name=source.name, provenance={}, licence="not stated"
+        )
+        return StepSession(graph.model, manifest)
+
+    return tune(recipe, source.config.tied, build)
 
 
 def bundle_manifest(

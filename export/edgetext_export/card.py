@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from edgetext_runtime.bundle import Manifest
 
+_HUB_LICENCES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "bsd-3-clause", "gpl-3.0")
+"""Identifiers of licences that the Hub knows, of those met here."""
 _EMBED = """\
 ```python
 from edgetext_runtime import Generator  # pip install edgetext-runtime
@@ -31,6 +34,7 @@ def write_card(manifest: Manifest, quality: Mapping[str, Any], model_bytes: int,
         f"{manifest.context_length} tokens" if manifest.context_length else "unlimited (recurrent state)"
     )
     sections = [
+        _front_matter(manifest),
         f"# {manifest.name}",
         f"A text generator: {kind}, {manifest.parameters:,} parameters, distilled and exported with "
         f"{manifest.created_by}. It continues text in the manner of the corpus below and knows nothing else; "
@@ -58,6 +62,23 @@ def write_card(manifest: Manifest, quality: Mapping[str, Any], model_bytes: int,
         _EMBED.format(name=manifest.name, prompt=_literal(prompt)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(manifest: Manifest) -> str:
+    """What the Hugging Face Hub reads of a card: YAML between two lines."""
+    licence = manifest.licence.lower()
+    known = licence if licence in _HUB_LICENCES else "other"
+    lines = [
+        "---",
+        "library_name: edgetext",
+        "pipeline_tag: text-generation",
+        f"license: {known}",
+        *([] if known != "other" else [f"license_name: {json.dumps(manifest.licence)}"]),
+        "tags:",
+        *(f"- {tag}" for tag in ("edgetext", "onnx", manifest.architecture, manifest.precision)),
+        "---",
+    ]
+    return "\n".join(lines)
 
 
 def _quality_rows(quality: Mapping[str, Any]) -> list[tuple[str, str]]:

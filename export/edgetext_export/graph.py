@@ -20,6 +20,21 @@ from edgetext_export.sampling import add_sampling, declare_sampling_inputs
 from edgetext_export.transformer import PAST_LENGTH, add_transformer, transformer_state
 from edgetext_runtime.bundle import StateTensor
 
+_DOCS = {
+    "tokens": "Token ids to feed, each sequence after its past.",
+    "positions": "Time indices of this call whose logits are wanted, ascending; the last is sampled from.",
+    "temperature": "Divides the logits; 1 with top_k 1 is greedy.",
+    "top_k": "How many of the likeliest tokens are sampled from, 1 to the vocabulary.",
+    "top_p": "Sampled from are the likeliest tokens that together reach this probability.",
+    "min_p": "Tokens less likely than this share of the likeliest are dropped.",
+    "uniform": "One random number in [0, 1) a sequence: the same one gives the same token.",
+    "past_length": "Tokens in the caches so far.",
+    "next_token": "The sampled token.",
+    "logits": "Unnormalised log-probabilities of the next token at the positions wanted.",
+}
+"""What Netron and its like show of inputs and outputs."""
+_STATE_DOC = "State carried from call to call; zeros at first. A cache's past and present may be one buffer."
+
 
 @dataclass(frozen=True)
 class StepGraph:
@@ -81,7 +96,8 @@ def build_step_graph(
     for entry in state:
         g.output(entry.output, FLOAT, entry.shape)
     metadata = {"edgetext.graph": "step-1", "edgetext.precision": recipe.precision}
-    model = g.build(f"edgetext-{config.kind}", metadata)
+    docs = _DOCS | {name: _STATE_DOC for entry in state for name in (entry.input, entry.output)}
+    model = g.build(f"edgetext-{config.kind}", metadata, docs)
     return StepGraph(model, recipe.precision, state, layers.manifest())
 
 

@@ -64,7 +64,16 @@ def test_inspect_shows_everything_the_bundle_says(exported):
     assert document["manifest"] == json.loads(bundle.manifest.to_json())
     assert document["quality"] == exported.quality.to_dict()
     assert document["golden"]["cases"] == 4
-    for word in ("model.onnx", "past.", "recipe", "animals.txt", "flip_rate.prompt", bundle.sha256):
+    for word in (
+        "model.onnx",
+        "past.",
+        "recipe",
+        "animals.txt",
+        "flip_rate.prompt",
+        "operators.TopK",
+        "bytes.embedding",
+        bundle.sha256,
+    ):
         assert word in result.stdout
     lines = [line.split() for line in result.stdout.splitlines()]
     for name, member in document["manifest"]["members"].items():

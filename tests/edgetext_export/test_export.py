@@ -50,6 +50,7 @@ def test_the_card_is_true_and_its_snippet_runs(exported, tmp_path, monkeypatch, 
     assert f"{exported.parameters:,} parameters" in card
     assert f"{exported.quality.perplexity_exported:.3f}" in card
     assert "animals.txt" in card
+    assert card.startswith("---\nlibrary_name: edgetext\npipeline_tag: text-generation\nlicense: cc0-1.0\n")
     snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
     name = re.search(r'load\("(.*?)"\)', snippet).group(1)
     (tmp_path / name).write_bytes(exported.path.read_bytes())

@@ -77,6 +77,8 @@ def test_the_file_keeps_weights_inline_and_says_little_about_its_maker(config, p
     assert (model.ir_version, model.opset_import[0].version) == (IR_VERSION, OPSET)
     assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
     assert not model.doc_string
+    assert all(value.doc_string for value in (*model.graph.input, *model.graph.output))
+    assert all(node.name for node in model.graph.node)
     assert not any(node.doc_string for node in model.graph.node)
     assert build_step_graph(config, weights, precision).model == data
 

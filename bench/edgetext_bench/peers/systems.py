@@ -219,7 +219,7 @@ def _open_bundle(path: Path, threads: int, sampling: Sampling) -> Decode:
 
     generator = Generator.load(path, threads=threads)
     end = generator.manifest.eos_id
-    text = generator.tokenizer.decode(PROMPT)
+    text = generator.tokenizer.decode([i % generator.manifest.vocab_size for i in PROMPT])
 
     def decode(tokens: int, seed: int) -> int:
         options: dict[str, Any] = {

@@ -1,0 +1,34 @@
+"""Measured choices: what may be chosen, when, and that the bundle says so."""
+
+import pytest
+
+from edgetext.errors import ExportError
+from edgetext_export import export_run
+from edgetext_export.recipes import COLUMNS, RECIPES
+from edgetext_export.tuning import candidates, choose
+from edgetext_runtime import read_bundle
+
+
+def test_a_gain_within_the_noise_changes_nothing():
+    assert choose({"first": 100.0, "other": 98.0}) == "first"
+    assert choose({"first": 100.0, "other": 90.0, "slow": 300.0}) == "other"
+
+
+def test_what_is_tried():
+    tried = candidates(RECIPES["int8"], tied=True)
+    assert next(iter(tried.values())) == RECIPES["int8"]
+    assert {recipe.matrices for recipe in tried.values()} == {RECIPES["int8"].matrices, COLUMNS}
+    assert [*tried.values()][1].chosen.keys() == {"embedding.weight"}
+
+
+def test_the_bundle_says_what_was_chosen_and_from_what(spoilt, tmp_path):
+    report = export_run(spoilt, tmp_path / "m.etx", quality_tokens=50, tuned=True)
+    chosen = read_bundle(report.path).manifest.quantisation.get("chosen")
+    assert chosen["chosen"] in chosen["us_per_step"]
+    assert len(chosen["us_per_step"]) == 3
+    assert min(chosen["us_per_step"].values()) > 0
+
+
+def test_only_int8_is_tuned(spoilt):
+    with pytest.raises(ExportError, match="--tune is for the recipe int8, not int4"):
+        export_run(spoilt, recipe="int4", tuned=True)
