@@ -6,7 +6,7 @@ import statistics
 import time
 
 from edgetext_runtime.generator import Generator
-from edgetext_runtime.sampling import UniformStream
+from edgetext_runtime.uniform import UniformStream
 
 STEPS, ROUNDS, WARM_UP = 128, 3, 16
 """Tokens per round, rounds, and steps before them that are not counted."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgetext_runtime.backend import load_onnxruntime
 from edgetext_runtime.errors import BundleError, InputError
 from edgetext_runtime.manifest import REEXPORT
-from edgetext_runtime.sampling import UniformStream
+from edgetext_runtime.uniform import UniformStream
 
 if TYPE_CHECKING:
     from edgetext_runtime.bundle import Bundle
