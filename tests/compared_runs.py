@@ -6,7 +6,7 @@ from typing import Any
 
 from tiny_bundle import char_tokenizer, lstm_model, manifest, members
 
-from edgetext_runtime.bundle import write_bundle
+from edgetext_export.writer import write_bundle
 from edgetext_runtime.tokenizer import Tokenizer
 
 

@@ -22,7 +22,8 @@ from edgetext_export.bundle import GENERATION, bundle_manifest
 from edgetext_export.graph import build_step_graph
 from edgetext_export.ladder import Rung, ladders
 from edgetext_export.timing import measure_ms
-from edgetext_runtime.bundle import Bundle, write_bundle
+from edgetext_export.writer import write_bundle
+from edgetext_runtime.bundle import Bundle
 from edgetext_runtime.generator import Generator
 from edgetext_runtime.tokenizer import Tokenizer
 from edgetext_runtime.tokenizer_format import EOS, PAD, UNK, tokenizer_document

@@ -27,7 +27,8 @@ from edgetext_export.recipes import Precision, Recipe, Target, find_recipe
 from edgetext_export.source import Source, read_source
 from edgetext_export.timing import measure_ms
 from edgetext_export.tuning import tune
-from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
+from edgetext_export.writer import write_bundle
+from edgetext_runtime.bundle import Bundle, Manifest, read_bundle
 from edgetext_runtime.errors import BundleError, EdgetextError
 from edgetext_runtime.generator import Generator
 from edgetext_runtime.rating import MEMBER

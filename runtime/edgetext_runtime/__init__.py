@@ -21,7 +21,7 @@ from edgetext_runtime.errors import (
 
 if TYPE_CHECKING:
     from edgetext_runtime.aio import AsyncGenerationStream
-    from edgetext_runtime.bundle import Bundle, Manifest, read_bundle, write_bundle
+    from edgetext_runtime.bundle import Bundle, Manifest, read_bundle
     from edgetext_runtime.generator import (
         Generation,
         GenerationStream,
@@ -60,7 +60,6 @@ __all__ = [
     "Tokenizer",
     "TokenizerError",
     "read_bundle",
-    "write_bundle",
 ]
 
 _HOMES = {
@@ -79,7 +78,6 @@ _HOMES = {
     "StepSession": "session",
     "Tokenizer": "tokenizer",
     "read_bundle": "bundle",
-    "write_bundle": "bundle",
 }
 
 

@@ -7,11 +7,11 @@ Nothing in a bundle is ever executed or unpickled.
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgetext_runtime.archive import list_members
-from edgetext_runtime.errors import BundleError, InputError
+from edgetext_runtime.errors import BundleError
 from edgetext_runtime.manifest import (
     FORMAT_VERSION,
     REEXPORT,
@@ -32,7 +32,6 @@ __all__ = [
     "MemberRecord",
     "StateTensor",
     "read_bundle",
-    "write_bundle",
 ]
 
 MANIFEST = "manifest.json"
@@ -50,7 +49,6 @@ MEMBER_LIMITS: Mapping[str, int] = {
 """The members of a bundle, in the order they are written, with the most bytes each may have."""
 _OPTIONAL = {"discriminator.onnx"}
 _ZIP_OVERHEAD = _MIB
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -90,58 +88,6 @@ def read_bundle(source: "str | Path | bytes") -> Bundle:
         raise BundleError(f"cannot read the bundle {_label(source)}: {error}; check the path") from error
 
 
-def write_bundle(
-    path: "str | Path", manifest: Manifest, members: Mapping[str, bytes], force: bool = False
-) -> "Path":
-    """Write a bundle: the same input gives the same bytes, and a reader sees the old file or the new one.
-
-    ``members`` are all but the manifest, whose own record of them is filled in here.
-
-    Raises:
-        InputError: if the file exists and ``force`` is not set.
-        BundleError: if a member is missing, unknown or too large, or the file cannot be written.
-    """
-    from pathlib import Path
-
-    path = Path(path)
-    if path.exists() and not force:
-        raise InputError(
-            f"{path} exists already: choose another path, or replace it with force=True (--force)"
-        )
-    _check_names([MANIFEST, *members], str(path))
-    ordered = {name: members[name] for name in MEMBER_LIMITS if name in members}
-    records = {name: _record(content) for name, content in ordered.items()}
-    contents = {MANIFEST: replace(manifest, members=records).to_json(), **ordered}
-    for name, content in contents.items():
-        _check_size(name, len(content), str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                _write_archive(file, contents)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise BundleError(
-            f"cannot write the bundle {path}: {error}; check the folder and the free space"
-        ) from error
-    return path
-
-
-def _write_archive(file: BinaryIO, contents: Mapping[str, bytes]) -> None:
-    import zipfile
-
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in contents.items():
-            info = zipfile.ZipInfo(name, date_time=_EPOCH)
-            info.create_system = 3  # the same bytes whichever system writes them
-            info.external_attr = 0o644 << 16
-            archive.writestr(info, content)
-
-
 def _read_file(path: str, limit: int = sum(MEMBER_LIMITS.values()) + _ZIP_OVERHEAD) -> bytes:
     with open(path, "rb") as file:
         content = file.read(limit + 1)
@@ -157,18 +103,18 @@ def _read_archive(data: bytes, label: str) -> Bundle:
         raise BundleError(
             f"{label}: truncated, or not a bundle ({error}); download or export it again"
         ) from error
-    _check_names([entry.name for entry in entries], label)
+    check_names([entry.name for entry in entries], label)
     for entry in entries:
         if not entry.stored:
             raise BundleError(f"{label}: {entry.name} is compressed, members are stored; {REEXPORT}")
-        _check_size(entry.name, entry.size, label)
+        check_size(entry.name, entry.size, label)
     contents = {entry.name: data[entry.start : entry.start + entry.size] for entry in entries}
     return _checked(contents, hashlib.sha256(data).hexdigest(), label)
 
 
 def _read_folder(folder: str) -> Bundle:
     names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    _check_names(names, folder)
+    check_names(names, folder)
     contents = {name: _read_file(os.path.join(folder, name), MEMBER_LIMITS[name]) for name in names}
     return _checked(contents, hashlib.sha256(contents[MANIFEST]).hexdigest(), folder)
 
@@ -183,18 +129,20 @@ def _checked(contents: dict[str, bytes], digest: str, label: str) -> Bundle:
         listed = ", ".join(sorted(manifest.members))
         raise BundleError(f"{label}: the manifest lists other members than there are ({listed}); {REEXPORT}")
     for name, content in contents.items():
-        if _record(content) != manifest.members[name]:
+        if record(content) != manifest.members[name]:
             raise BundleError(
                 f"{label}: {name} does not match its size and SHA-256 in the manifest; {REEXPORT}"
             )
     return Bundle(manifest, contents, digest)
 
 
-def _record(content: bytes) -> MemberRecord:
+def record(content: bytes) -> MemberRecord:
+    """What the manifest says of a member."""
     return MemberRecord(len(content), hashlib.sha256(content).hexdigest())
 
 
-def _check_names(names: list[str], label: str) -> None:
+def check_names(names: list[str], label: str) -> None:
+    """Raise BundleError unless these are the members of a bundle; ``label`` says of which."""
     for name in names:
         if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
             raise BundleError(f"{label}: member {name!r} points outside the bundle: do not use this file")
@@ -206,7 +154,8 @@ def _check_names(names: list[str], label: str) -> None:
         raise BundleError(f"{label}: {', '.join(missing)} missing; {REEXPORT}")
 
 
-def _check_size(name: str, size: int, label: str) -> None:
+def check_size(name: str, size: int, label: str) -> None:
+    """Raise BundleError if a member has more bytes than it may."""
     limit = MEMBER_LIMITS[name]
     if size > limit:
         raise BundleError(f"{label}: {name} has {size:,} bytes, the limit is {limit:,}; {REEXPORT}")

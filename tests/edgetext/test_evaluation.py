@@ -214,7 +214,7 @@ def write_bundle_of(path, config, tokenizer_json, weights):
     from edgetext.checkpoint import model_tensors
     from edgetext_export.bundle import GENERATION, bundle_manifest
     from edgetext_export.graph import build_step_graph
-    from edgetext_runtime.bundle import write_bundle
+    from edgetext_export.writer import write_bundle
 
     arrays = {name: tensor.numpy() for name, tensor in model_tensors(weights).items()}
     tokenizer = Tokenizer.from_json(tokenizer_json)

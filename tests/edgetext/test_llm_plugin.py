@@ -7,7 +7,8 @@ import pytest
 import tiny_bundle as tiny
 from click.testing import CliRunner
 
-from edgetext_runtime import Generator, write_bundle
+from edgetext_export.writer import write_bundle
+from edgetext_runtime import Generator
 
 VOCAB = 3 + len(tiny.ALPHABET)
 

@@ -11,7 +11,8 @@ import openai
 import pytest
 import tiny_bundle as tiny
 
-from edgetext_runtime import Generator, write_bundle
+from edgetext_export.writer import write_bundle
+from edgetext_runtime import Generator
 
 VOCAB = 3 + len(tiny.ALPHABET)
 

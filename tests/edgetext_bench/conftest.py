@@ -6,7 +6,7 @@ import pytest
 import tiny_bundle as tiny
 
 from edgetext_bench import Record, Settings, bench
-from edgetext_runtime import write_bundle
+from edgetext_export.writer import write_bundle
 
 VOCAB = 3 + len(tiny.ALPHABET)
 QUALITY = (

@@ -10,7 +10,7 @@ import tiny_bundle as tiny
 import edgetext_bench.measure
 from edgetext_bench import Record, Settings, bench, markdown_table
 from edgetext_bench.environment import CPU_FLAGS, parse_cgroup_quota, parse_cpu_flags, read_environment
-from edgetext_runtime import write_bundle
+from edgetext_export.writer import write_bundle
 from edgetext_runtime.errors import BundleError, EdgetextError, InputError
 
 

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgetext.cli import group
-from edgetext_runtime import read_bundle, write_bundle
+from edgetext_export.writer import write_bundle
+from edgetext_runtime import read_bundle
 
 
 def edgetext(*arguments):

@@ -12,8 +12,9 @@ from edgetext.adversarial.resample import Rater, fit_scale, load_rater, pack, re
 from edgetext.adversarial.settings import DiscriminatorConfig
 from edgetext.errors import ExportError
 from edgetext_export.discriminator import build_discriminator_graph
+from edgetext_export.writer import write_bundle
 from edgetext_runtime import Generator
-from edgetext_runtime.bundle import Bundle, read_bundle, write_bundle
+from edgetext_runtime.bundle import Bundle, read_bundle
 from edgetext_runtime.errors import BundleError, InputError
 from edgetext_runtime.rating import MEMBER, rate, rating_session
 

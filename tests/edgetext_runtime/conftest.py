@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import tiny_bundle as tiny
 
-from edgetext_runtime import Generator, write_bundle
+from edgetext_export.writer import write_bundle
+from edgetext_runtime import Generator
 from edgetext_runtime.tokenizer import Tokenizer
 
 CHAR_VOCAB = 3 + len(tiny.ALPHABET)

@@ -12,7 +12,8 @@ import tiny_bundle as tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetext_runtime import Bundle, BundleError, InputError, Manifest, read_bundle, write_bundle
+from edgetext_export.writer import write_bundle
+from edgetext_runtime import Bundle, BundleError, InputError, Manifest, read_bundle
 from edgetext_runtime.bundle import MEMBER_LIMITS, StateTensor
 from edgetext_runtime.manifest import MAX_STATE_BYTES, MemberRecord
 

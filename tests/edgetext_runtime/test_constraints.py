@@ -8,7 +8,8 @@ import tiny_bundle as tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetext_runtime import Generator, InputError, write_bundle
+from edgetext_export.writer import write_bundle
+from edgetext_runtime import Generator, InputError
 from edgetext_runtime.automaton import compile_tree, utf8_paths
 from edgetext_runtime.json_schema import parse_schema
 from edgetext_runtime.patterns import parse_pattern

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_bundle as tiny
 
+from edgetext_export.writer import write_bundle
 from edgetext_runtime import (
     BundleError,
     EdgetextError,
@@ -17,7 +18,6 @@ from edgetext_runtime import (
     SamplingParams,
     TokenizerError,
     read_bundle,
-    write_bundle,
 )
 from edgetext_runtime.console import verify_to
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from edgetext_runtime import Generator, InputError, read_bundle, write_bundle
+from edgetext_export.writer import write_bundle
+from edgetext_runtime import Generator, InputError, read_bundle
 from edgetext_runtime.processors import keep_typical, penalise_repetition, repeated_ngrams
 
 

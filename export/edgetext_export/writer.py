@@ -1,0 +1,63 @@
+"""Writes a bundle (.etx); `edgetext_runtime.bundle` says what one is, and reads it."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from edgetext_runtime.bundle import MANIFEST, MEMBER_LIMITS, Manifest, check_names, check_size, record
+from edgetext_runtime.errors import BundleError, InputError
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def write_bundle(
+    path: str | Path, manifest: Manifest, members: Mapping[str, bytes], force: bool = False
+) -> Path:
+    """Write a bundle: the same input gives the same bytes, and a reader sees the old file or the new one.
+
+    `members` are all but the manifest, whose own record of them is filled in here.
+
+    Raises:
+        InputError: if the file exists and `force` is not set.
+        BundleError: if a member is missing, unknown or too large, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise InputError(
+            f"{path} exists already: choose another path, or replace it with force=True (--force)"
+        )
+    check_names([MANIFEST, *members], str(path))
+    ordered = {name: members[name] for name in MEMBER_LIMITS if name in members}
+    records = {name: record(content) for name, content in ordered.items()}
+    contents = {MANIFEST: replace(manifest, members=records).to_json(), **ordered}
+    for name, content in contents.items():
+        check_size(name, len(content), str(path))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                _write_archive(file, contents)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the bundle {path}: {error}; check the folder and the free space"
+        ) from error
+    return path
+
+
+def _write_archive(file: BinaryIO, contents: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            info = zipfile.ZipInfo(name, date_time=_EPOCH)
+            info.create_system = 3  # the same bytes whichever system writes them
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, content)
