@@ -17,7 +17,7 @@ def refuse(what: str) -> BundleError:
     """The error for a graph that the numpy backend does not run."""
     return BundleError(
         f"model.onnx: {what}; the numpy backend runs only what edgetext writes: pip install onnxruntime, "
-        "or export the bundle again"
+        "or export again with --int8 or --fp32 (not every recipe runs here)"
     )
 
 
