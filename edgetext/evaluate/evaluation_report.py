@@ -71,8 +71,8 @@ def notes(record: Mapping[str, Any]) -> list[str]:
         f"95 % bootstrap interval over texts.",
         f"LM score: samples under a trigram Kneser–Ney model of the {p['train_documents']:,} training "
         f"documents; reverse-LM score: test documents under one of the samples; nats per word, ends included,"
-        f" lower is better. The people row: {p['people_sets']} set(s) of training documents; its LM score is "
-        f"of test documents.",
+        f" lower is better. The people row: {p['people_sets']} set{'s' * (p['people_sets'] > 1)} of "
+        f"{p['people_texts']:,} training documents; its LM score is of test documents.",
     ]
     return lines + [found["line"] + "." for found in record["dominance"]]
 
