@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from edgetext.adversarial.minibatch import minibatch_layer
-from edgetext.adversarial.settings import HEADS, DiscriminatorConfig
+from edgetext.adversarial.settings import HEADS, MOST_PLACES, DiscriminatorConfig
 
 SLOPE = 0.2
 """Of the leaky ReLU."""
@@ -121,7 +121,3 @@ class _Encoder(nn.Module):
         T = x.shape[1]
         mask = nn.Transformer.generate_square_subsequent_mask(T, x.device) if causal else None
         return self.layers(self.enter(x) + self.places[:T], mask=mask)
-
-
-MOST_PLACES = 512
-"""Most tokens that a Transformer discriminator reads."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits of real text [B], logits of written text [B]) → scalar."""
@@ -107,5 +108,7 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fa
 def _squared_gradient(discriminator: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """|∇D|² of every row [B], differentiable."""
     inputs = inputs.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(discriminator(inputs).sum(), inputs, create_graph=True)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivatives
+        score = discriminator(inputs).sum()
+    (gradient,) = torch.autograd.grad(score, inputs, create_graph=True)
     return gradient.flatten(1).square().sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -11,6 +12,8 @@ from edgetext.training.settings import OptimizerKind, Schedule
 
 HEADS = 4
 """Attention heads of a Transformer discriminator."""
+MOST_PLACES = 512
+"""Most tokens that a Transformer discriminator reads."""
 
 Trunk = Literal["cnn", "lstm", "lstm-cnn", "transformer"]
 Minibatch = Literal["none", "discrimination", "deviation"]
@@ -38,7 +41,8 @@ class DiscriminatorConfig:
     """Whether every matrix is held at spectral norm 1 (Miyato et al. 2018)."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check types and ranges."""
+        _check_types(self, "discriminator")
         if self.kind not in get_args(Trunk):
             raise ConfigError(
                 f"discriminator {self.kind!r} is unknown; use one of {', '.join(get_args(Trunk))}"
@@ -60,6 +64,8 @@ class DiscriminatorConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DiscriminatorConfig:
         """Build from JSON or TOML values. Raises ConfigError on unknown fields."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"discriminator is {values!r}; it must be a table: [discriminator]")
         if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
             raise ConfigError(f"a discriminator has no {', '.join(unknown)}")
         return cls(**values)
@@ -140,7 +146,8 @@ class RefineSettings:
     """Learning rate of both players: ``cosine``, ``exponential``, ``plateau`` or ``constant``."""
 
     def __post_init__(self) -> None:
-        """Check the ranges and what cannot go together."""
+        """Check types, ranges and what cannot go together."""
+        _check_types(self, "refine")
         if self.prefix < 1 or self.rollouts < 1:
             raise ConfigError(f"refine prefix and rollouts must be ≥ 1, not {self.prefix}, {self.rollouts}")
         if self.length < 5:
@@ -160,6 +167,11 @@ class RefineSettings:
                 raise ConfigError(f"refine {name} is {getattr(self, name)}; it must be at least {least}")
         if not (0 <= self.matching <= 1 and self.r1 >= 0 and 0 <= self.discount <= 1):
             raise ConfigError("refine matching and discount must be in [0, 1], and r1 at least 0")
+        if not (self.discriminator_rate > 0 and 0 <= self.beta1 < 1 and self.discriminator_warmup >= 0):
+            raise ConfigError(
+                "refine discriminator_rate must be above 0, beta1 in [0, 1), and discriminator_warmup at "
+                "least 0"
+            )
         self._check_pairs()
 
     def _check_pairs(self) -> None:
@@ -183,6 +195,11 @@ class RefineSettings:
             )
         if self.gradient in likelihood and self.candidates < 2:
             raise ConfigError(f"{self.gradient} chooses among candidates; set candidates to 2 or more")
+        if kind == "transformer" and self.prefix + self.length > MOST_PLACES:
+            raise ConfigError(
+                f"a transformer discriminator reads {MOST_PLACES} tokens, refine prefix and length are "
+                f"{self.prefix + self.length}; lower them"
+            )
         if (self.r1 or self.objective == "wgan-gp") and kind in ("lstm", "lstm-cnn"):
             raise ConfigError(
                 f"R1 and WGAN-GP need second derivatives, which fused LSTM kernels do not have; use a cnn or "
@@ -200,3 +217,18 @@ class RefineSettings:
             raise ConfigError(f"a refinement has no {', '.join(unknown)}; see `edgetext refinements --toml`")
         shape = values.get("discriminator", {})
         return cls(**{**values, "discriminator": DiscriminatorConfig.from_dict(shape)})
+
+
+def _check_types(settings: Any, what: str) -> None:
+    """Raise ConfigError unless every number and switch is one, as TOML files may say anything."""
+    for each in fields(settings):
+        value, known = getattr(settings, each.name), str(each.type)
+        if known == "float":
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        elif known == "int":
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            fits = not (known in ("bool", "str") and type(value).__name__ != known)
+        if not fits:
+            names = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
+            raise ConfigError(f"{what} {each.name} is {value!r}; it must be {names[known]}")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from edgetext.adversarial.resample import CONFIG, Rater, RaterTask, load_rater
-from edgetext.adversarial.settings import DiscriminatorConfig
+from edgetext.adversarial.settings import MOST_PLACES, DiscriminatorConfig
 from edgetext.checkpoint import MODEL_FILE, load_model, read_json, write_json
 from edgetext.config import fingerprint
 from edgetext.distill.directory import file_sha256
@@ -49,15 +49,13 @@ def train_rater(
     Raises CheckpointError if the run has no student or its discriminator is of other settings, ConfigError if
     the options cannot work or there is a discriminator already.
     """
-    if not 8 <= length <= 512:
-        raise ConfigError(f"--length is {length}; it must be from 8 to 512")
+    if not 8 <= length <= MOST_PLACES:
+        raise ConfigError(f"--length is {length}; it must be from 8 to {MOST_PLACES}")
     directory = run / DIRECTORY
     student = load_model(run / "student")
     if student.config.context and length > student.config.context:
         raise ConfigError(f"--length is {length}, the student's context {student.config.context}; lower it")
-    if directory.exists() and force:
-        shutil.rmtree(directory)
-    if directory.exists() and not resume:
+    if directory.exists() and not (resume or force):
         raise ConfigError(f"{directory} exists already; go on with --resume, or replace it with --force")
     embedding = student.config.embedding
     config = DiscriminatorConfig(kind, embedding, hidden=hidden, dropout=dropout)  # type: ignore[arg-type]
@@ -85,6 +83,8 @@ def train_rater(
         suppressed=tokenizer.suppressed,
         seed=seed,
     )
+    if force:  # not before the options are known to work
+        shutil.rmtree(directory, ignore_errors=True)
     mark = fingerprint(task.settings(), asdict(loop))
     if (directory / STAGE_FILE).exists():
         record: dict[str, Any] = read_json(directory / STAGE_FILE)

@@ -66,7 +66,9 @@ def command(
     """  # noqa: D301 - click's marker for lines to be left as they are
     import json
     import shlex
+    import shutil
     import sys
+    import textwrap
 
     from edgetext.checkpoint import write_atomic, write_json
     from edgetext.corpus.config import CorpusConfig
@@ -79,11 +81,12 @@ def command(
     settings_of_corpus = {name: options.pop(name) for name in CORPUS}
     text = CorpusConfig(source=corpus, test_source=options.pop("test_corpus"), **settings_of_corpus)
     record = evaluate(models, text, EvaluationSettings(**options), lambda line: click.echo(line, err=True))
-    for title, body in tables(record):
+    width = shutil.get_terminal_size().columns
+    for title, body in tables(record, width):
         click.echo(f"\n{title}\n{body}")
     click.echo()
     for note in notes(record):
-        click.echo(note)
+        click.echo(textwrap.fill(note, width))
     if output is not None:
         made_by = shlex.join(["edgetext", *sys.argv[1:]])
         picture = "frontier.png" if record["sweeps"] else None

@@ -41,7 +41,7 @@ class Dominance:
 
 def frontier(sweep: Sweep, grid: Floats) -> Floats:
     """Best LM score at a reverse-LM score of at most each x of the grid; inf where none is reached."""
-    points = np.array(sweep, float)
+    points = np.array([point for point in sweep if np.isfinite(point).all()], float).reshape(-1, 2)
     best = np.full(len(grid), np.inf)
     for (x0, y0), (x1, y1) in zip(points, np.concatenate([points[1:], points[-1:]]), strict=True):
         if x0 > x1:

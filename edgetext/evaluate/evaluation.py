@@ -67,6 +67,11 @@ class EvaluationSettings:
                 raise ConfigError(f"{flag} is {value}; it must be at least {least}")
         if not self.temperatures or not all(0 < t < 100 and math.isfinite(t) for t in self.temperatures):
             raise ConfigError(f"--temperature is {self.temperatures}; every one must be above 0")
+        for flag, values in (("--temperature", self.temperatures), ("--choose-by", self.choose_by)):
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{flag} is given twice with one value; name each once")
+        if self.teacher is not None and not self.documents:
+            raise ConfigError("--teacher is compared on test documents; raise --documents, or leave it out")
 
 
 def evaluate(
@@ -88,6 +93,8 @@ def evaluate(
             open_candidate(path, settings.best_of, by) for path in models for by in settings.choose_by
         ]
     teacher = None if settings.teacher is None else open_candidate(settings.teacher)
+    for model in candidates if teacher else ():
+        likeness(model, teacher, [])  # refuses other vocabularies before anything long
     features = None if settings.features is None else Features(open_candidate(settings.features))
     oracle = None if settings.oracle is None else load_oracle(settings.oracle)
     real = read_corpus(corpus)
@@ -106,6 +113,8 @@ def evaluate(
             say(f"{model.name}: temperature {temperature:g}")
             sets = [model.sample(settings.samples, temperature, 1 + i) for i in range(settings.seeds)]
             figures = judge.judge(sets)
+            if not figures:
+                say(f"{model.name}: temperature {temperature:g} gives too few texts with words to judge")
             rows.append(
                 {"model": model.name, "temperature": temperature, "figures": {**likelihoods, **figures}}
             )
@@ -178,6 +187,7 @@ def _protocol(
         "corpus": Path(corpus.source).name,
         "references": judge.references.size,
         "people_sets": len(judge.people()),
+        "people_texts": len(judge.people()[0]),
         "train_documents": len(real.train),
         "test_documents": len(real.test),
         "word_types": len(real.vocabulary),

@@ -42,8 +42,11 @@ COLUMNS = {
 """Tables in their order, each with the figures that stand in it where they were measured."""
 
 
-def tables(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Titles and tables of an evaluation, leaving out what was not measured."""
+def tables(record: Mapping[str, Any], width: int | None = None) -> list[tuple[str, str]]:
+    """Titles and tables of an evaluation, leaving out what was not measured.
+
+    Columns that do not fit a terminal of a `width` follow in tables below.
+    """
     found = []
     for title, columns in COLUMNS.items():
         rows = record["rows"]
@@ -57,7 +60,7 @@ def tables(record: Mapping[str, Any]) -> list[tuple[str, str]]:
             continue
         lines = [[_name(row), *(_cell(row["figures"].get(k)) for k in used)] for row in rows]
         lines = [line for line in lines if any(cell != "–" for cell in line[1:])]
-        found.append((title, table(["", *used.values()], lines)))
+        found.append((title, _fitted(["", *used.values()], lines, width)))
     return found
 
 
@@ -71,8 +74,8 @@ def notes(record: Mapping[str, Any]) -> list[str]:
         f"95 % bootstrap interval over texts.",
         f"LM score: samples under a trigram Kneser–Ney model of the {p['train_documents']:,} training "
         f"documents; reverse-LM score: test documents under one of the samples; nats per word, ends included,"
-        f" lower is better. The people row: {p['people_sets']} set(s) of training documents; its LM score is "
-        f"of test documents.",
+        f" lower is better. The people row: {p['people_sets']} set{'s' * (p['people_sets'] > 1)} of "
+        f"{p['people_texts']:,} training documents; its LM score is of test documents.",
     ]
     return lines + [found["line"] + "." for found in record["dominance"]]
 
@@ -139,6 +142,22 @@ def plot_sweeps(record: Mapping[str, Any], path: Path) -> None:
         color="#666666",
     )
     canvas.savefig(path)
+
+
+def _fitted(head: Sequence[str], lines: Sequence[Sequence[str]], width: int | None) -> str:
+    """The table, cut into several one below the other where it is wider than `width`."""
+    parts, first = [], 1
+    while first < len(head):
+        last = len(head)
+        while True:
+            chosen = [[row[0], *row[first:last]] for row in (head, *lines)]
+            body = table(chosen[0], chosen[1:])
+            if width is None or last == first + 1 or len(body.split("\n", 1)[0]) <= width:
+                break
+            last -= 1
+        parts.append(body)
+        first = last
+    return "\n\n".join(parts)
 
 
 def _mean(points: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -56,12 +56,12 @@ class Features:
 
 def frechet_distance(real: Floats, written: Floats) -> float:
     """|μ₁-μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁Σ₂)^½) of two sets [N,H] (Heusel et al. 2017; for text de Masson 2019)."""
-    a, b = np.cov(real, rowvar=False), np.cov(written, rowvar=False)
-    values, vectors = np.linalg.eigh(np.atleast_2d(a))
+    a, b = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (real, written))
+    values, vectors = np.linalg.eigh(a)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ b @ root).clip(0)).sum()
     shift = real.mean(0) - written.mean(0)
-    return float(shift @ shift + np.trace(np.atleast_2d(a)) + np.trace(np.atleast_2d(b)) - 2 * cross)
+    return float(shift @ shift + np.trace(a) + np.trace(b) - 2 * cross)
 
 
 def mauve(real: Floats, written: Floats, seed: int = 0) -> float:
@@ -77,7 +77,7 @@ def mauve(real: Floats, written: Floats, seed: int = 0) -> float:
         raise DependencyError("MAUVE needs scikit-learn: pip install 'edgetext[eval]'") from error
     both = np.concatenate([real, written])
     both = both / np.linalg.norm(both, axis=1, keepdims=True).clip(1e-12)
-    both = PCA(n_components=min(KEPT_VARIANCE, 1.0), svd_solver="full", random_state=seed).fit_transform(both)
+    both = PCA(n_components=KEPT_VARIANCE, svd_solver="full", random_state=seed).fit_transform(both)
     clusters = max(2, min(len(real), len(written)) // TEXTS_PER_CLUSTER)
     labels = KMeans(clusters, n_init=5, max_iter=500, random_state=seed).fit_predict(both)
     p = np.bincount(labels[: len(real)], minlength=clusters) / len(real)

@@ -19,6 +19,13 @@ def test_a_frontier_is_the_best_quality_at_most_that_reverse_score():
     assert values[1:] == pytest.approx([4.0, 3.75, 3.5, 3.0])
 
 
+def test_a_temperature_without_texts_counts_for_nothing():
+    lost = [(float("inf"), float("inf")), *BASE]
+    grid = np.array([4.1, 4.3, 6.0])
+    assert frontier(lost, grid) == pytest.approx(frontier(BASE, grid))
+    assert compare_sweeps("a", [lost, BASE], "b", [BASE, BASE]).verdict == "equals"
+
+
 def test_lower_everywhere_dominates():
     found = compare_sweeps("new", [moved(-0.1), moved(-0.12)], "old", [BASE, BASE])
     assert found.verdict == "dominates"

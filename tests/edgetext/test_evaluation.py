@@ -1,6 +1,7 @@
 """The referee: published protocol, equal treatment of checkpoints and bundles, people in the table."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from edgetext.corpus.config import CorpusConfig
 from edgetext.errors import ConfigError
 from edgetext.evaluate.candidates import Checkpoint, document_nll, likeness
 from edgetext.evaluate.evaluation import EvaluationSettings
+from edgetext.evaluate.evaluation_report import tables
 from edgetext.evaluate.features import Features, frechet_distance, frontier_area, mauve
 from edgetext.evaluate.intervals import Items, estimate, plain_estimate
 from edgetext.evaluate.judging import Judge
@@ -168,7 +170,9 @@ def literal_nll(a, text):
 
 
 def test_settings_refuse_what_cannot_be():
-    for wrong in ({"samples": 1}, {"seeds": 0}, {"temperatures": (0.0,)}, {"best_of": 0}):
+    out_of_range = ({"samples": 1}, {"seeds": 0}, {"temperatures": (0.0,)}, {"best_of": 0})
+    twice = ({"temperatures": (1.0, 1.0)}, {"choose_by": ("top", "top")})
+    for wrong in (*out_of_range, *twice, {"teacher": Path("t"), "documents": 0}):
         with pytest.raises(ConfigError, match="--"):
             EvaluationSettings(**wrong)
     assert json.dumps(EvaluationSettings().temperatures) == "[1.0]"
@@ -230,3 +234,16 @@ def write_bundle_of(path, config, tokenizer_json, weights):
         "CARD.md": b"# tiny",
     }
     return write_bundle(path, manifest, members)
+
+
+def test_tables_fit_the_terminal_and_lose_no_column():
+    figures = {
+        f"{name}_{n}": {"mean": 0.5, "low": 0.4, "high": 0.6}
+        for name in ("bleu", "self_bleu")
+        for n in (2, 3, 4, 5)
+    }
+    record = {"rows": [{"model": "people", "temperature": None, "figures": figures}]}
+    ((_, whole),) = tables(record)
+    ((_, narrow),) = tables(record, 80)
+    assert max(map(len, narrow.splitlines())) <= 80 < len(whole.splitlines()[0])
+    assert narrow.count("Self-B") == narrow.count("0.500 ± 0.100") // 2 == 4

@@ -51,6 +51,9 @@ def test_a_finished_one_is_kept_and_another_student_or_setting_is_refused(run):
         train_rater(run, **{**OPTIONS, "hidden": 8}, resume=True)
     with pytest.raises(ConfigError, match="--length"):
         train_rater(run, **{**OPTIONS, "length": 2}, force=True)
+    with pytest.raises(ConfigError, match="--batch-size"):
+        train_rater(run, **{**OPTIONS, "batch_size": 4096}, force=True)
+    assert (run / "discriminator" / "model.safetensors").read_bytes() == before
 
 
 def test_one_of_another_student_is_refused(run, tmp_path):

@@ -115,6 +115,35 @@ def test_options_of_the_discriminator_play_with_r1(options):
         moves(game("lstm", RefineSettings("x", "gumbel", "hinge", shape, length=12, r1=0.5)))
 
 
+def test_a_transformer_discriminator_has_the_second_derivatives_of_wgan_gp_and_r1():
+    judge = Discriminator(DiscriminatorConfig("transformer", **SMALL, dropout=0.0), V)
+    real = torch.nn.functional.one_hot(torch.randint(V, (4, 9)), V).float()
+    for objective, r1 in (("wgan-gp", 0.0), ("hinge", 0.5)):
+        judge.zero_grad()
+        discriminator_move(judge, OBJECTIVES[objective], real, real.flip(0), r1)[0].backward()
+        assert judge.embedding.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("beta1 = 1.5", "beta1"),
+        ("discriminator_rate = -1.0", "discriminator_rate"),
+        ("rollouts = 2.5", "rollouts is 2.5; it must be a whole number"),
+        ('prefix = "8"', "prefix"),
+        ("adversarial_weight = nan", "adversarial_weight"),
+        ('discriminator = "cnn"', "a table"),
+        ('[discriminator]\nspectral_norm = "no"', "true or false"),
+        ('length = 600\n[discriminator]\nkind = "transformer"', "512 tokens"),
+    ],
+)
+def test_a_file_with_rules_that_cannot_work_is_refused_at_once(tmp_path, text, named):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=named):
+        read_refinement(str(path))
+
+
 def test_penalties_have_their_closed_form_on_a_linear_discriminator():
     slope = torch.tensor([3.0, 4.0])
 
