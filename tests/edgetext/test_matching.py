@@ -15,6 +15,7 @@ from edgetext.distill.recipe import LAYER_MAPS
 from edgetext.errors import ConfigError
 from edgetext.models import ModelConfig, build_model
 from edgetext.models.base import GeneratorModel
+from edgetext.models.config import TRAINING_ONLY
 
 LSTM = ModelConfig("lstm", 11, 6, 6, 4, tied=True)
 WIDE_LSTM = replace(LSTM, hidden=8)
@@ -210,7 +211,7 @@ def test_an_lstm_copy_has_the_stated_layers_and_stays_tied(config):
 
 def test_all_of_a_shape_but_depth_context_and_training_must_agree():
     fields_ = {field.name for field in fields(ModelConfig)}
-    assert fields_ - set(COPIED_SHAPE) == {"layers", "context", "dropout", "norm_eps"}
+    assert fields_ - set(COPIED_SHAPE) == {"layers", "context", "norm_eps", *TRAINING_ONLY}
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_columns_are_within_half_a_step_and_within_their_levels(weight, levels):
 
 
 @pytest.mark.parametrize(
-    ("width", "block"), [(256, 128), (192, 64), (288, 64), (240, 128), (48, 16), (100, 32), (1, 32)]
+    ("width", "block"), [(256, 128), (192, 64), (288, 64), (240, 128), (48, 16), (100, 16), (1, 32)]
 )
 def test_the_largest_block_is_taken_that_pads_a_row_by_an_eighth_at_most(width, block):
     assert choose_block(width) == block
