@@ -93,8 +93,9 @@ def evaluate(
             open_candidate(path, settings.best_of, by) for path in models for by in settings.choose_by
         ]
     teacher = None if settings.teacher is None else open_candidate(settings.teacher)
-    for model in candidates if teacher else ():
-        likeness(model, teacher, [])  # refuses other vocabularies before anything long
+    if teacher is not None:
+        for model in candidates:
+            likeness(model, teacher, [])  # refuses other vocabularies before anything long
     features = None if settings.features is None else Features(open_candidate(settings.features))
     oracle = None if settings.oracle is None else load_oracle(settings.oracle)
     real = read_corpus(corpus)

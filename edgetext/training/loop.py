@@ -277,13 +277,20 @@ class _Stepper:
                     figures[name] = figures.get(name, 0.0) + value / self.loop.accumulation
         figures = mean_figures(self.accelerator, figures)
         loss = figures[f"{turn.player}_loss"]
-        if not math.isfinite(loss):
+        self._check_finite(turn.player, "loss", loss, step)
+        norm = self._clip(turn.player, settings.clip_norm)
+        self._check_finite(turn.player, "gradient", norm, step)
+        self.optimizers[turn.player].step()
+        figures[f"{turn.player}_gradient_norm"] = norm
+        return figures
+
+    def _check_finite(self, player: str, what: str, value: float, step: int) -> None:
+        """Stop before the weights take in what is no number."""
+        if not math.isfinite(value):
             raise TrainingError(
-                f"{self.task.name}: the {turn.player}'s loss is {loss} at step {step + 1}; "
+                f"{self.task.name}: the {player}'s {what} is {value} at step {step + 1}; "
                 f"lower its learning rate (--teacher-rate, --student-rate) or train with --precision fp32"
             )
-        figures[f"{turn.player}_gradient_norm"] = self._descend(turn.player, settings.clip_norm)
-        return figures
 
     def _part(self, turn: Turn, part: int) -> dict[str, float]:
         """Add the gradient of one part; returns its figures."""
@@ -293,15 +300,13 @@ class _Stepper:
         self.accelerator.backward(loss / self.loop.accumulation)
         return {name: float(v) for name, v in {f"{turn.player}_loss": loss.detach(), **values}.items()}
 
-    def _descend(self, player: str, clip_norm: float) -> float:
-        """Clip the gradient and step; returns its norm before."""
+    def _clip(self, player: str, clip_norm: float) -> float:
+        """Clip the gradient; returns its norm before."""
         parameters = [p for p in self.wrapped[player].parameters() if p.requires_grad]
         for parameter in parameters:
             if parameter.grad is None:  # what the loss does not depend on: zero, however many processes
                 parameter.grad = torch.zeros_like(parameter)
-        norm = whole(nn.utils.clip_grad_norm_(parameters, clip_norm))
-        self.optimizers[player].step()
-        return float(norm)
+        return float(whole(nn.utils.clip_grad_norm_(parameters, clip_norm)))
 
 
 def _look(

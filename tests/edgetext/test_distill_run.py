@@ -191,7 +191,7 @@ def test_splitting_a_batch_changes_nothing_but_rounding(tiny_corpus, tmp_path):
         (["--recipe", "tinybert"], "student is a transformer"),
         (["--recipe", "no-teacher"], "--refine-steps 0"),
         (["--refinement", "sofa"], "no refinement 'sofa'"),
-        (["--refinement", "soft", "--cache", "nowhere"], "the teacher itself"),
+        (["--refinement", "soft", "--teacher", "none", "--cache", "nowhere"], "the teacher itself"),
         (["--teacher", "none"], "needs a teacher"),
         (["--cache", "nowhere"], "--teacher or --cache, not both"),
         (["--valid-corpus", "-"], "--valid-corpus"),
