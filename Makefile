@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml runtime/pyproject.toml constraints.txt
 	@touch $@
 
 $(RUN)/result.json: | $(INSTALLED)
-	@echo "== distill: corpus, teacher, student, refinement, into $(RUN) (about seven minutes on two cores)"
+	@echo "== distill: corpus, teacher, student, refinement, into $(RUN) (seven to eleven minutes on two cores)"
 	$(BIN)/edgetext distill --run $(RUN) --resume
 
 $(RUN)/student-%.etx: $(RUN)/result.json

@@ -45,8 +45,8 @@ CORPUS = ("column", "unit", "valid_fraction", "test_fraction", "split_seed")
     "--choose-by",
     multiple=True,
     type=click.Choice(["likelihood", "top", "resample"]),
-    default=("resample",),
-    help="Which of them is kept: the likeliest, or by the discriminator; again for several.",
+    help="With --best-of, which is kept: the likeliest, or by the discriminator; again for several.  "
+    "[default: resample]",
 )
 @click.option("-o", "--output", type=_PATH, metavar="DIR", help="Write the record, a page, the frontier.")
 @click.option("--force", is_flag=True, help="Replace them.")
@@ -62,7 +62,7 @@ def command(
 
     \b
     edgetext eval runs/my my.etx --corpus my.txt
-    edgetext eval runs/a runs/b --corpus my.txt --temperature 0.8 --temperature 1 --temperature 1.2 -o judged
+    edgetext eval runs/a runs/b --corpus my.txt --temperature 0.8 --temperature 1 -o judged
     """  # noqa: D301 - click's marker for lines to be left as they are
     import json
     import shlex
@@ -78,6 +78,10 @@ def command(
 
     if output is not None and (output / "evaluation.json").exists() and not force:
         raise ConfigError(f"{output} holds an evaluation; replace it with --force, or choose another -o")
+    if not options["choose_by"]:
+        del options["choose_by"]
+    elif options["best_of"] == 1:
+        raise ConfigError("--choose-by says which of several texts is kept; give --best-of as well")
     settings_of_corpus = {name: options.pop(name) for name in CORPUS}
     text = CorpusConfig(source=corpus, test_source=options.pop("test_corpus"), **settings_of_corpus)
     record = evaluate(models, text, EvaluationSettings(**options), lambda line: click.echo(line, err=True))

@@ -63,11 +63,17 @@ def load_oracle(directory: Path) -> Oracle:
         path = directory / f"{name}.npz"
         try:
             array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
             raise CheckpointError(f"{path} is not an array of the SeqGAN oracle: {error}") from error
+        if not isinstance(array, np.ndarray):
+            raise CheckpointError(f"{path} is an archive of arrays; the oracle's files hold one array each")
         return torch.from_numpy(np.asarray(array, np.float32))
 
     table, head = read("embedding"), read("wo")
+    if table.ndim != 2 or head.ndim != 2:
+        raise CheckpointError(f"the embedding and wo in {directory} must be matrices to be an oracle's")
     oracle = Oracle(table.shape[0], table.shape[1], head.shape[0])
     with torch.no_grad():
         try:

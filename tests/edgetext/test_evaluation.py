@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edgetext.corpus.config import CorpusConfig
-from edgetext.errors import ConfigError
+from edgetext.errors import CheckpointError, ConfigError
 from edgetext.evaluate.candidates import Checkpoint, document_nll, likeness
 from edgetext.evaluate.evaluation import EvaluationSettings
 from edgetext.evaluate.evaluation_report import tables
@@ -247,3 +247,29 @@ def test_tables_fit_the_terminal_and_lose_no_column():
     ((_, narrow),) = tables(record, 80)
     assert max(map(len, narrow.splitlines())) <= 80 < len(whole.splitlines()[0])
     assert narrow.count("Self-B") == narrow.count("0.500 ± 0.100") // 2 == 4
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        (lambda path: np.savez(path, np.ones((3, 2))), "archive of arrays"),
+        (lambda path: np.save(path.open("wb"), np.ones(3)), "must be matrices"),
+        (lambda path: path.write_bytes(b"none"), "not an array"),
+        (lambda path: None, "cannot be read"),
+    ],
+)
+def test_what_is_no_oracle_is_named(store, words, tmp_path):
+    for name in ("embedding", "wo"):
+        store(tmp_path / f"{name}.npz")
+    with pytest.raises(CheckpointError, match=words):
+        load_oracle(tmp_path)
+
+
+def test_a_choice_among_one_text_is_refused():
+    from click.testing import CliRunner
+
+    from edgetext.cli import group
+
+    done = CliRunner().invoke(group, ["eval", "--corpus", "nowhere.txt", "--choose-by", "top"])
+    assert done.exit_code == 1
+    assert "give --best-of as well" in done.output + done.stderr
