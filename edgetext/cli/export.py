@@ -61,7 +61,12 @@ if TYPE_CHECKING:
     "--context", type=int, metavar="N", help="For MODEL: most tokens of context. Default: up to 2048."
 )
 @click.option("--discriminator", is_flag=True, help="With the run's discriminator, for --best-of.")
-@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "--mobile",
+    is_flag=True,
+    help="Also for phones, beside the bundle: the model as .ort, what a custom build needs, a report.",
+)
+@click.option("--force", is_flag=True, help="Replace existing outputs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line with the figures at the end.")
 def command(
     run: str,
@@ -78,6 +83,7 @@ def command(
     corpus: str | None,
     context: int | None,
     discriminator: bool,
+    mobile: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -111,6 +117,7 @@ def command(
             corpus=corpus,
             context=context,
             discriminator=discriminator,
+            mobile=mobile,
             progress=show,
         )
     click.echo(_figures(report))
@@ -131,7 +138,23 @@ def _figures(report: ExportReport) -> str:
         ("argmax flips, prompt", f"{quality.flip_rate_prompt:.2%} of {quality.tokens:,} tokens"),
         ("argmax flips, token by token", f"{quality.flip_rate_step:.2%} of {quality.step_tokens:,} tokens"),
         ("logit error, mean / largest", f"{quality.mean_logit_error:.3g} / {quality.max_logit_error:.3g}"),
+        *_mobile_rows(report),
         ("golden cases replayed", f"{report.golden_cases}, at 1 and 2 threads"),
         ("seconds", f"{report.seconds:.1f}"),
     ]
     return plain(f"{report.path} ({report.recipe})", rows)
+
+
+def _mobile_rows(report: ExportReport) -> list[tuple[str, str]]:
+    """What was written for phones, and what a token costs there."""
+    from edgetext_export.mobile import mobile_paths
+
+    phone = report.mobile
+    if phone is None:
+        return []
+    takers = [one.accelerator for one in phone.usability if one.verdict != "NO"]
+    return [
+        ("for phones", ", ".join(path.name for path in mobile_paths(report.path))),
+        ("weights read per token", f"{phone.weight_bytes_per_token:,} bytes"),
+        ("run it there with", f"the CPU provider{f' or {takers}' if takers else ''}"),
+    ]

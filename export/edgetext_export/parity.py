@@ -29,6 +29,8 @@ GREEDY_TOKENS = 256
 """Tokens written greedily with both, or as many as the context holds."""
 BATCH, BATCH_WINDOW = 8, 16
 """Sequences of a batch, and tokens of each."""
+_KINDER = {"int8": "--fp32", "fp16": "--fp32"}
+"""What to export with where a recipe loses too much."""
 _GREEDY = SamplingParams(temperature=0)
 _UNIFORM = np.zeros(1, np.float32)
 
@@ -169,8 +171,8 @@ def measure_parity(
     )
 
 
-def check_parity(parity: Parity, precision: str) -> None:
-    """Refuse an export that is not the model it was made from.
+def check_parity(parity: Parity, recipe: str) -> None:
+    """Refuse an export that is not the model it was made from; `recipe` is the name of how it is stored.
 
     Raises:
         ExportError: with the figures, if an fp32 graph differs from torch by `FP32_TOLERANCE` or more, or
@@ -185,15 +187,15 @@ def check_parity(parity: Parity, precision: str) -> None:
         map(math.isfinite, (parity.max_logit_error, parity.perplexity_fp32, parity.perplexity_exported))
     ):
         raise ExportError(f"the model gives logits that are not finite ({figures}); train it again")
-    if precision == "fp32" and parity.max_logit_error >= FP32_TOLERANCE:
+    if recipe == "fp32" and parity.max_logit_error >= FP32_TOLERANCE:
         raise ExportError(
             f"the fp32 graph is not the torch model: {figures}; the limit is {FP32_TOLERANCE:g}. "
             f"Please report this with the student's config.json"
         )
     if parity.perplexity_increase > PERPLEXITY_TOLERANCE:
         raise ExportError(
-            f"{precision} raises perplexity by {parity.perplexity_increase:.1%} ({figures}); "
-            f"the limit is {PERPLEXITY_TOLERANCE:.0%}: export with --fp32"
+            f"{recipe} raises perplexity by {parity.perplexity_increase:.1%} ({figures}); "
+            f"the limit is {PERPLEXITY_TOLERANCE:.0%}: export with {_KINDER.get(recipe, '--int8 or --fp32')}"
         )
 
 

@@ -104,14 +104,15 @@ def test_good_figures_pass():
 
 
 @pytest.mark.parametrize(
-    ("change", "precision", "message"),
+    ("change", "recipe", "message"),
     [
         ({"max_logit_error": 1e-3}, "fp32", r"not the torch model: largest logit error 0\.001"),
         ({"perplexity_exported": 22.0}, "int8", r"int8 raises perplexity by 10\.0%.*export with --fp32"),
+        ({"perplexity_exported": 22.0}, "int4-mixed", r"^int4-mixed raises.*export with --int8 or --fp32"),
         ({"perplexity_exported": math.inf}, "int8", "not finite"),
         ({"max_logit_error": math.nan}, "fp32", "not finite"),
     ],
 )
-def test_bad_figures_are_refused_and_named(change, precision, message):
+def test_bad_figures_are_refused_and_named(change, recipe, message):
     with pytest.raises(ExportError, match=message):
-        check_parity(replace(GOOD, **change), precision)
+        check_parity(replace(GOOD, **change), recipe)
