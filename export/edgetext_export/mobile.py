@@ -238,8 +238,8 @@ def _advice(mobile: Mobile) -> str:
     heavy = sorted(name for name in nowhere if name.startswith("com.microsoft:") or name == "LSTM")
     lacking = f" Neither NNAPI nor CoreML has {', '.join(heavy)}." if heavy else ""
     return (
-        f"**Use the CPU provider.** onnxruntime's checker advises against the others.{lacking} They would hand "
-        f"every step to the CPU and back several times, and be slower for it."
+        f"**Use the CPU provider.** onnxruntime's checker advises against the others.{lacking} They would "
+        f"hand every step to the CPU and back several times, and be slower for it."
     )
 
 
