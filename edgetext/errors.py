@@ -5,14 +5,23 @@ EdgetextError                (edgetext_runtime.errors)
 ├── CorpusError              a corpus that cannot be read or split; names file, line and remedy
 ├── TrainingError            a training that has left the numbers (a loss that is not finite)
 ├── CheckpointError          a checkpoint or run directory that is missing, incomplete or does not fit
-└── ExportError              a model that cannot be exported, or an export that failed its checks
+├── ExportError              a model that cannot be exported, or an export that failed its checks
+└── HubError                 the Hugging Face Hub refuses, or cannot be reached
 """
 
 from __future__ import annotations
 
 from edgetext_runtime.errors import EdgetextError
 
-__all__ = ["CheckpointError", "ConfigError", "CorpusError", "EdgetextError", "ExportError", "TrainingError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "CorpusError",
+    "EdgetextError",
+    "ExportError",
+    "HubError",
+    "TrainingError",
+]
 
 
 class ConfigError(EdgetextError, ValueError):
@@ -33,3 +42,7 @@ class TrainingError(EdgetextError):
 
 class ExportError(EdgetextError):
     """A model that cannot be exported, or an export that failed its own checks."""
+
+
+class HubError(EdgetextError):
+    """The Hugging Face Hub refuses, has no such repository, or cannot be reached."""

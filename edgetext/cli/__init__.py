@@ -24,6 +24,8 @@ COMMANDS: dict[str, str] = {
     "serve": "Serve a bundle: OpenAI's completions API, on this machine only by default.",
     "bench": "Measure a bundle: load, time to first token, per-token latency, memory.",
     "inspect": "Show what is inside a bundle.",
+    "push": "Put a bundle on the Hugging Face Hub.",
+    "pull": "Get a bundle from the Hugging Face Hub, checked.",
     "verify": "Replay a bundle's golden tokens on this machine.",
     "report": "Rebuild report.md and its plots from a run's records.",
     "presets": "List the model presets with their parameters and sizes.",

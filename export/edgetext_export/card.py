@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,12 +73,17 @@ def _front_matter(manifest: Manifest) -> str:
         "library_name: edgetext",
         "pipeline_tag: text-generation",
         f"license: {known}",
-        *([] if known != "other" else [f"license_name: {json.dumps(manifest.licence)}"]),
+        *([] if known != "other" else [f"license_name: {_identifier(manifest.licence)}"]),
         "tags:",
         *(f"- {tag}" for tag in ("edgetext", "onnx", manifest.architecture, manifest.precision)),
         "---",
     ]
     return "\n".join(lines)
+
+
+def _identifier(licence: str) -> str:
+    """The name of a licence as the Hub takes it: lower case, no spaces."""
+    return re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-.")[:64].rstrip("-.") or "unknown"
 
 
 def _quality_rows(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
