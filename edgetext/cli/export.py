@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from edgetext_export.bundle import ExportReport
     from edgetext_export.recipes import Target
+    from edgetext_export.static import Method
 
 
 @click.command(short_help="Write a student as a checked, quantised ONNX bundle (.etx).")
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
     "--recipe",
     "named",
     metavar="NAME",
-    help="Another way to store the weights: int8-dynamic, int8-head-fp32, int4-mixed.",
+    help="Another way to store the weights: int8-dynamic, int8-static, int8-head-fp32, int4-mixed.",
+)
+@click.option(
+    "--calibration",
+    type=click.Choice(["minmax", "entropy", "percentile"]),
+    help="Of int8-static: how the ranges of activations are chosen. Default: percentile.",
 )
 @click.option(
     "--target",
@@ -72,6 +78,7 @@ def command(
     run: str,
     recipe: str,
     named: str | None,
+    calibration: Method | None,
     target: Target,
     tune: bool,
     max_mb: float | None,
@@ -118,6 +125,7 @@ def command(
             context=context,
             discriminator=discriminator,
             mobile=mobile,
+            calibration=calibration,
             progress=show,
         )
     click.echo(_figures(report))

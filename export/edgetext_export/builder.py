@@ -114,15 +114,18 @@ class GraphBuilder:
                 f"the model takes {size:,} bytes; a bundle keeps weights inline, below {MAX_MODEL_BYTES:,}: "
                 f"export with --int8 or use a smaller student"
             )
-        _check(model)
+        check_model(model)
         return model.SerializeToString(deterministic=True)
 
     def _fresh(self, operator: str) -> str:
         return f"{operator.lower()}.{len(self._nodes)}"
 
 
-def _check(model: onnx.ModelProto) -> None:
-    """Run onnx's checker, which skips operators of foreign domains but not unknown standard ones."""
+def check_model(model: onnx.ModelProto) -> None:
+    """Run onnx's checker, which skips operators of foreign domains but not unknown standard ones.
+
+    Raises ExportError if the model is not valid.
+    """
     foreign = [node for node in model.graph.node if not node.domain and node.op_type in _NOT_IN_STANDARD]
     for node in foreign:
         node.domain = MICROSOFT

@@ -26,6 +26,7 @@ from edgetext_export.mobile import Mobile, checked_mobile, mobile_paths
 from edgetext_export.parity import Parity, check_parity, measure_parity
 from edgetext_export.recipes import Precision, Recipe, Target, find_recipe
 from edgetext_export.source import Source, read_source
+from edgetext_export.static import DEFAULT, Method, calibrate
 from edgetext_export.timing import measure_ms
 from edgetext_export.tuning import tune
 from edgetext_runtime.bundle import Bundle, Manifest
@@ -92,6 +93,7 @@ def export_run(
     context: int | None = None,
     discriminator: bool = False,
     mobile: bool = False,
+    calibration: Method | None = None,
     generation: GenerationDefaults = GENERATION,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
@@ -115,6 +117,7 @@ def export_run(
         context: of a Hugging Face directory: most tokens its cache holds.
         discriminator: put the run's discriminator into the bundle, for `best_of`.
         mobile: also write what a phone needs, beside the bundle (`edgetext_export.mobile`).
+        calibration: of the recipe int8-static: how ranges are made of what was seen (default: percentile).
         generation: sampling the bundle uses when nothing is asked for.
         progress: called with (tokens compared, tokens in all).
 
@@ -125,17 +128,15 @@ def export_run(
     """
     started = time.perf_counter()
     run_dir = Path(run_dir)
-    chosen = find_recipe(recipe).at(target)
+    chosen = _recipe(recipe, target, calibration)
     path = output_path(run_dir, output, recipe)
-    if quality_tokens < 1:
-        raise ExportError(f"quality_tokens is {quality_tokens}; it must be at least 1 (--tokens)")
     wanted = (path, *mobile_paths(path)) if mobile else (path,)
     source = _read(
         run_dir, corpus, context, quality_tokens, discriminator, lambda: check_outputs(wanted, force)
     )
-    if tuned:
-        chosen = _tuned(chosen, source)
-    manifest, members = _draft(source, chosen, generation)
+    chosen = _tuned(chosen, source) if tuned else chosen
+    graph = _graph(source, chosen, calibration or DEFAULT)
+    manifest, members = _draft(source, graph, generation)
     if discriminator:
         members[MEMBER] = checked_discriminator(run_dir, source.stream)
     generator = Generator(Bundle(manifest, members, ""), threads=1, provider="cpu")
@@ -160,6 +161,14 @@ def export_run(
     )
 
 
+def _recipe(name: str, target: Target, calibration: Method | None) -> Recipe:
+    """The recipe at its target; refuses a calibration that it would not use."""
+    recipe = find_recipe(name).at(target)
+    if calibration is not None and not recipe.static:
+        raise ExportError(f"--calibration is for the recipe int8-static, not {name}")
+    return recipe
+
+
 def _read(
     directory: Path,
     corpus: str | None,
@@ -169,6 +178,8 @@ def _read(
     check_outputs: Callable[[], None],
 ) -> Source:
     """What is exported, once it is known to be there and its outputs can be written."""
+    if tokens < 1:
+        raise ExportError(f"quality_tokens is {tokens}; it must be at least 1 (--tokens)")
     if not is_huggingface(directory):
         if corpus is not None or context is not None:
             raise ExportError("--corpus and --context are for Hugging Face directories; a run has its own")
@@ -181,11 +192,18 @@ def _read(
     return read_huggingface(directory, corpus=corpus, tokens=tokens, context=context)
 
 
+def _graph(source: Source, recipe: Recipe, calibration: Method) -> StepGraph:
+    """The step graph, calibrated where the recipe wants it."""
+    graph = build_step_graph(source.config, source.weights, recipe, suppressed=source.suppressed)
+    if not recipe.static:
+        return graph
+    return calibrate(graph, recipe, source.calibration(), calibration, source.config.context or None)
+
+
 def _draft(
-    source: Source, recipe: Recipe, generation: GenerationDefaults
+    source: Source, graph: StepGraph, generation: GenerationDefaults
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Manifest and members as far as they are known before anything is measured."""
-    graph = build_step_graph(source.config, source.weights, recipe, suppressed=source.suppressed)
     manifest = bundle_manifest(
         source.config,
         graph,

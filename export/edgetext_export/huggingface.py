@@ -9,8 +9,9 @@ that order, so the graph needs no table of ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from edgetext.models.huggingface import (
 )
 from edgetext_export.decoder import Activation, Decoder, Matrix
 from edgetext_export.source import Source
+from edgetext_export.static import TOKENS as CALIBRATION_TOKENS
 from edgetext_runtime.tokenizer import Tokenizer
 from edgetext_runtime.tokenizer_format import EOS, PAD
 
@@ -105,6 +107,7 @@ def read_huggingface(
         provenance=provenance,
         windows="stream",
         suppressed=(),
+        calibration=lambda: _text(tokenizer, corpus, CALIBRATION_TOKENS, after=record["documents"])[0],
     )
 
 
@@ -358,30 +361,32 @@ def _reorder(converted: _Converted, vocabulary: VocabularyMap) -> tuple[Decoder,
     return changed, weights
 
 
-def _text(tokenizer: Tokenizer, corpus: str | None, tokens: int) -> tuple[Any, dict[str, Any]]:
-    """A token stream of the corpus, and what the manifest says of it."""
+def _text(
+    tokenizer: Tokenizer, corpus: str | None, tokens: int, *, after: int | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """A token stream of the corpus, and what the manifest says of it.
+
+    With `after`, text for another purpose than a stream of that many documents: what follows them, or of the
+    embedded corpus the validation split.
+    """
     config = CorpusConfig(source=corpus or BUILTIN)
-    ids: list[int] = [tokenizer.eos_id]
-    documents = 0
-    for text in _documents(config, corpus is None):
+    documents = iter_documents(config)
+    if corpus is None:
+        wanted = "test" if after is None else "valid"
+        documents = (text for split, text in split_documents(documents, config) if split == wanted)
+    else:
+        documents = islice(documents, after or 0, None)
+    ids, count = [tokenizer.eos_id], 0
+    for text in documents:
         ids += [*tokenizer.encode(text), tokenizer.eos_id]
-        documents += 1
+        count += 1
         if len(ids) > tokens:
             break
     record = {
         "source": Path(config.source).name,
-        "documents": documents,
+        "documents": count,
         "tokens": len(ids),
         "use": "measured on, not trained on",
         "licence": LICENCE if corpus is None else "unspecified",
     }
     return np.array(ids, np.uint32), record
-
-
-def _documents(config: CorpusConfig, test_only: bool) -> Iterator[str]:
-    if not test_only:
-        yield from iter_documents(config)
-        return
-    for split, text in split_documents(iter_documents(config), config):
-        if split == "test":
-            yield text

@@ -8,6 +8,7 @@ recipe      weights
 ==========  ============================================================================================
 int8        8 bits: blocks of a row (MatMulNBits), LSTM gates by column (DynamicQuantizeLSTM)
 int8-dynamic  8 bits, one scale per output (DynamicQuantizeMatMul): ARM and CPUs with matrix units
+int8-static  8 bits, one scale per output, activations by measured scales (`edgetext_export.static`)
 int8-head-fp32  int8, with the output layer left in float32
 int4        4 bits in blocks, embedding and output layer too; LSTM gates at 4 bits, multiplied as 8
 int4-mixed  int4, with embedding and output layer at 8 bits
@@ -27,7 +28,7 @@ from edgetext_export.quantize import LSTM_LEVELS
 
 Precision = Literal["int8", "int4", "fp16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4", "fp16", "fp32")
-Storage = Literal["blocks", "columns", "float16", "float32"]
+Storage = Literal["blocks", "columns", "static", "float16", "float32"]
 Target = Literal["generic", "x86-vnni", "x86-avx2", "arm64"]
 TARGETS: tuple[Target, ...] = ("generic", "x86-vnni", "x86-avx2", "arm64")
 FULL_LEVELS = 127
@@ -39,7 +40,8 @@ class Scheme:
     """What becomes of one matrix."""
 
     storage: Storage
-    """``blocks``: a scale per block of a row; ``columns``: a scale per output; or floating point."""
+    """``blocks``: a scale per block of a row; ``columns``: a scale per output; ``static``: one of the
+    activations too, float32 until `edgetext_export.static.calibrate` has measured it; or floating point."""
     bits: int = 8
     """Of a weight in ``blocks``: 8 or 4."""
     block: int = 0
@@ -48,11 +50,17 @@ class Scheme:
     def __str__(self) -> str:
         if self.storage == "blocks":
             return f"{self.bits}-bit blocks" + (f" of {self.block}" if self.block else "")
-        return {"columns": "8-bit columns", "float16": "float16", "float32": "float32"}[self.storage]
+        return {
+            "columns": "8-bit columns",
+            "static": "8-bit static",
+            "float16": "float16",
+            "float32": "float32",
+        }[self.storage]
 
 
 BLOCKS_8, BLOCKS_4 = Scheme("blocks"), Scheme("blocks", bits=4)
-COLUMNS, HALF, FLOAT = Scheme("columns"), Scheme("float16"), Scheme("float32")
+COLUMNS, STATIC = Scheme("columns"), Scheme("static")
+HALF, FLOAT = Scheme("float16"), Scheme("float32")
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,11 @@ class Recipe:
     """Schemes of single tensors, chosen by measurement."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """How they were chosen, for the manifest."""
+
+    @property
+    def static(self) -> bool:
+        """Whether the graph must be calibrated."""
+        return STATIC in (self.matrices, self.head)
 
     @property
     def quantised(self) -> bool:
@@ -105,6 +118,7 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe("int8", "int8", BLOCKS_8, BLOCKS_8, BLOCKS_8),
         Recipe("int8-dynamic", "int8", COLUMNS, COLUMNS, BLOCKS_8),
+        Recipe("int8-static", "int8", STATIC, STATIC, BLOCKS_8),
         Recipe("int8-head-fp32", "int8", BLOCKS_8, FLOAT, FLOAT),
         Recipe("int4", "int4", BLOCKS_4, BLOCKS_4, BLOCKS_4, recurrent_bits=4),
         Recipe("int4-mixed", "int4", BLOCKS_4, BLOCKS_8, BLOCKS_8, recurrent_bits=4),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,8 @@ class Source:
     """What the run measures on: pieces of the ``stream``, or one ``document`` at a time."""
     suppressed: tuple[int, ...]
     """Ids that the graph never samples."""
+    calibration: Callable[[], TokenStream]
+    """Reads text to measure ranges on: not the test split."""
 
 
 def read_source(run_dir: Path) -> Source:
@@ -112,6 +114,7 @@ def read_source(run_dir: Path) -> Source:
         provenance=provenance,
         windows=_windows(run_dir),
         suppressed=tokenizer.suppressed,
+        calibration=lambda: _read_stream(run_dir / "data" / "valid.npy", model.config.vocab_size),
     )
 
 
