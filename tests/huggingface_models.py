@@ -83,3 +83,22 @@ def save_teacher(directory, family, *, tokenizer=None, context=64):
     described = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
     (directory / "tokenizer_config.json").write_text(json.dumps(described))
     return model.eval()
+
+
+def save_decoder(directory, kind, options):
+    """Write a decoder, random weights, and a byte-level tokenizer; return both and the id that begins."""
+    import transformers
+
+    tokenizer = byte_level_tokenizer("gpt2" if kind == "GPT2" else "llama3")
+    end, begin = (tokenizer.token_to_id(token) for token in (END, END if kind == "GPT2" else BEGIN))
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=tokenizer.get_vocab_size() + 3, eos_token_id=end, bos_token_id=begin, **options
+    )
+    torch.manual_seed(5)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(directory)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return model.eval(), tokenizer, begin

@@ -86,3 +86,11 @@ def run(session, tokens, state, positions):
     return session.run(
         tokens, state, sampling=GREEDY, uniform=uniform, positions=np.array(positions), want_logits=True
     )
+
+
+def prompt_and_steps(session, tokens):
+    """Logits [B,T,V] of all tokens at once, and of one after the other."""
+    whole = run(session, tokens, session.new_state(), range(tokens.shape[1])).logits
+    state = session.new_state()
+    steps = [run(session, tokens[:, t : t + 1], state, [0]).logits for t in range(tokens.shape[1])]
+    return whole, np.concatenate(steps, axis=1)

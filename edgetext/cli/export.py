@@ -96,9 +96,10 @@ def command(
 ) -> None:
     """Export the student of RUN, a directory made by `edgetext distill`, or a Hugging Face MODEL directory.
 
-    MODEL is of Llama's family (Llama, Mistral, Qwen 2) or GPT-2's, with safetensors and a byte-level
-    tokenizer.json. The graph is compared with torch on the run's test split (on --corpus), and the written
-    file must give its golden tokens; a bundle that fails either, or misses a gate (--max-…), is not written.
+    MODEL is a decoder with safetensors and a byte-level tokenizer.json: those of Llama's family (Llama,
+    Mistral, Qwen 2) and GPT-2's get a graph written for them, others are traced. The graph is compared with
+    torch on the run's test split (on --corpus), and the written file must give its golden tokens; a bundle
+    that fails either, or misses a gate (--max-…), is not written.
     """
     from edgetext_export import export_run
     from edgetext_export.gates import Gates

@@ -90,6 +90,10 @@ class HuggingFaceGenerator(GeneratorModel):
         end = given.shape[1] + (0 if state is None else state[0].shape[2])
         if end > self.config.context:
             raise ValueError(f"{end} tokens exceed the context of {self.config.context}")
+        return self.compute(tokens, state, embeddings)
+
+    def compute(self, tokens: Tensor | None, state: State | None, embeddings: Tensor | None = None) -> Output:
+        """`forward` without its checks, which a tracer that knows no lengths cannot follow."""
         cache = _cache(state)
         output = self.model(
             input_ids=tokens,

@@ -28,6 +28,8 @@ from edgetext_export.recipes import Precision, Recipe, Target, find_recipe
 from edgetext_export.source import Source, read_source
 from edgetext_export.static import DEFAULT, Method, calibrate
 from edgetext_export.timing import measure_ms
+from edgetext_export.traced import Traced
+from edgetext_export.traced_graph import build_traced_graph
 from edgetext_export.tuning import tune
 from edgetext_runtime.bundle import Bundle, Manifest
 from edgetext_runtime.generator import Generator
@@ -103,7 +105,7 @@ def export_run(
     tokenizer and records, then read back from disk to replay its golden tokens at one and two threads.
 
     Args:
-        run_dir: directory made by `edgetext distill`, or a Hugging Face model of Llama's or GPT-2's family.
+        run_dir: directory made by `edgetext distill`, or a Hugging Face model.
         output: path of the bundle; default: `student-RECIPE.etx` in the run directory, of a Hugging Face
             directory `NAME-RECIPE.etx` where you are.
         recipe: how the weights are stored (`edgetext_export.recipes`): int8, int4, fp16, fp32 or another.
@@ -194,10 +196,17 @@ def _read(
 
 def _graph(source: Source, recipe: Recipe, calibration: Method) -> StepGraph:
     """The step graph, calibrated where the recipe wants it."""
-    graph = build_step_graph(source.config, source.weights, recipe, suppressed=source.suppressed)
+    graph = _build(source, recipe)
     if not recipe.static:
         return graph
     return calibrate(graph, recipe, source.calibration(), calibration, source.config.context or None)
+
+
+def _build(source: Source, recipe: Recipe) -> StepGraph:
+    """The step graph: written for the model's kind, or around its trace."""
+    if isinstance(source.config, Traced):
+        return build_traced_graph(source.config, recipe)
+    return build_step_graph(source.config, source.weights, recipe, suppressed=source.suppressed)
 
 
 def _draft(
@@ -251,7 +260,7 @@ def _tuned(recipe: Recipe, source: Source) -> Recipe:
         raise ExportError(f"--tune is for the recipe int8, not {recipe.name}")
 
     def build(candidate: Recipe) -> StepSession:
-        graph = build_step_graph(source.config, source.weights, candidate, suppressed=source.suppressed)
+        graph = _build(source, candidate)
         manifest = bundle_manifest(
             source.config, graph, source.tokenizer, name=source.name, provenance={}, licence="not stated"
         )
@@ -261,7 +270,7 @@ def _tuned(recipe: Recipe, source: Source) -> Recipe:
 
 
 def bundle_manifest(
-    config: ModelConfig | Decoder,
+    config: ModelConfig | Decoder | Traced,
     graph: StepGraph,
     tokenizer: Tokenizer,
     *,

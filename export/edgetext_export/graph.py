@@ -95,10 +95,15 @@ def build_step_graph(
     add_sampling(g, logits, config.vocab_size, suppressed)
     for entry in state:
         g.output(entry.output, FLOAT, entry.shape)
-    metadata = {"edgetext.graph": "step-1", "edgetext.precision": recipe.precision}
-    docs = _DOCS | {name: _STATE_DOC for entry in state for name in (entry.input, entry.output)}
+    metadata, docs = describe(recipe.precision, state)
     model = g.build(f"edgetext-{config.kind}", metadata, docs)
     return StepGraph(model, recipe.precision, state, layers.manifest())
+
+
+def describe(precision: Precision, state: Sequence[StateTensor]) -> tuple[dict[str, str], dict[str, str]]:
+    """Metadata of a step graph, and what its inputs and outputs are, by name."""
+    metadata = {"edgetext.graph": "step-1", "edgetext.precision": precision}
+    return metadata, _DOCS | {name: _STATE_DOC for entry in state for name in (entry.input, entry.output)}
 
 
 def _check_weights(

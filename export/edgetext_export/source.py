@@ -24,6 +24,7 @@ from edgetext_runtime.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from edgetext.models.base import GeneratorModel
     from edgetext_export.parity import TokenStream
+    from edgetext_export.traced import Traced
 
 STUDENT = "student"
 TEACHER = "teacher"
@@ -48,7 +49,7 @@ class Source:
     """Of the run or model directory."""
     model: GeneratorModel
     """The torch model that the export is compared with, in evaluation mode on the CPU."""
-    config: ModelConfig | Decoder
+    config: ModelConfig | Decoder | Traced
     """Shape of the graph."""
     weights: Mapping[str, FloatArray]
     """float32, tied ones once."""

@@ -11,8 +11,8 @@ from step_graphs import (
     TRANSFORMER,
     lively,
     manifest_of,
+    prompt_and_steps,
     reference,
-    run,
     tokens_for,
     weights_of,
 )  # fmt: skip
@@ -38,10 +38,7 @@ def test_logits_are_as_close_as_the_bits_allow_in_prompts_and_steps(name, config
     session = StepSession(graph.model, manifest_of(config, graph))
     tokens = tokens_for(config)
     expected = reference(model, tokens)
-    whole = run(session, tokens, session.new_state(), range(11)).logits
-    state = session.new_state()
-    steps = np.concatenate([run(session, tokens[:, t : t + 1], state, [0]).logits for t in range(11)], axis=1)
-    for found in (whole, steps):
+    for found in prompt_and_steps(session, tokens):
         assert np.abs(found - expected).mean() < TOLERANCE[recipe.precision] * expected.std()
 
 

@@ -6,7 +6,16 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from step_graphs import LSTM, TRANSFORMER, lively, manifest_of, reference, run, tokens_for, weights_of
+from step_graphs import (
+    LSTM,
+    TRANSFORMER,
+    lively,
+    manifest_of,
+    prompt_and_steps,
+    reference,
+    tokens_for,
+    weights_of,
+)
 
 from edgetext.errors import CheckpointError, ExportError
 from edgetext_export import export_run
@@ -39,10 +48,7 @@ def test_logits_are_close_in_prompts_and_steps(method):
     session = StepSession(graph.model, manifest_of(UNTIED, graph))
     tokens = tokens_for(UNTIED)
     expected = reference(model, tokens)
-    whole = run(session, tokens, session.new_state(), range(11)).logits
-    state = session.new_state()
-    steps = np.concatenate([run(session, tokens[:, t : t + 1], state, [0]).logits for t in range(11)], axis=1)
-    for found in (whole, steps):
+    for found in prompt_and_steps(session, tokens):
         limit = 0.15 if method == "entropy" else 0.08  # which cuts most
         assert np.abs(found - expected).mean() < limit * expected.std()
     assert graph.quantisation["tensors"]["head.weight"].endswith(f"activations by {method}")
