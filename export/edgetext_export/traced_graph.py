@@ -186,7 +186,8 @@ class _Writer:
             self.rename[name] = self.g.node("Transpose", [inner], self._new(name), perm=[1, 0])
         if name not in self.rename:
             tensor = self._stored[name]
-            self.rename[name] = self.g.constant(f"traced.{name}", onnx.numpy_helper.to_array(tensor))
+            own = f"traced.{name.removeprefix('generator.model.')}"
+            self.rename[name] = self.g.constant(own, onnx.numpy_helper.to_array(tensor))
         return self.rename[name]
 
     def _new(self, name: str) -> str:
