@@ -126,6 +126,7 @@ def trace(
         check_finite(name, parameter.detach().numpy())
     try:
         with torch.no_grad(), _quiet():
+            _spell_out_experts(library_model)
             step = _Step(changed, _reorder(library_model, vocabulary)).eval()
             state = changed.compute(torch.zeros(2, 5, dtype=torch.int64), None).state
             model = _export(step, [tensor.clone() for tensor in state])
@@ -186,6 +187,12 @@ def _reorder(model: Any, vocabulary: VocabularyMap) -> Rows:
     if getattr(head, "bias", None) is not None:
         head.bias = nn.Parameter(head.bias.detach()[order.head], requires_grad=False)
     return order
+
+
+def _spell_out_experts(model: Any) -> None:
+    """Let a mixture of experts multiply by batches of matrices: ONNX knows no grouped product."""
+    if hasattr(model, "set_experts_implementation") and any(p.ndim == 3 for p in model.parameters()):
+        model.set_experts_implementation("batched_mm")
 
 
 def check_rotary(directory: Path, model: nn.Module) -> None:
