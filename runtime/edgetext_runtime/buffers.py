@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
+from .sampling import FloatArray, IntArray, SamplingParams
 
 _SAMPLING_INPUTS = {"temperature": np.float32, "top_k": np.int64, "top_p": np.float32, "min_p": np.float32}
 

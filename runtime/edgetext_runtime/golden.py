@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.manifest import REEXPORT, is_count, parse_json_object
-from edgetext_runtime.sampling import GenerationDefaults, check_seed
+from .errors import BundleError, InputError
+from .manifest import REEXPORT, is_count, parse_json_object
+from .sampling import GenerationDefaults, check_seed
 
 _FIELDS = {"prompt", "prompt_tokens", "sampling", "tokens"}
 

@@ -1,14 +1,14 @@
 """The layers that only Transformers have: normalisation, rotary grouped-query attention, SiLU and GELU.
 
-As :mod:`edgetext_runtime.numpy_layers`, whose letters are used; G query heads share a key/value head.
+As `numpy_layers`, whose letters are used; G query heads share a key/value head.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgetext_runtime.numpy_layers import Call, Workspace
-from edgetext_runtime.sampling import FloatArray
+from .numpy_layers import Call, Workspace
+from .sampling import FloatArray
 
 _HALF: FloatArray = np.array(0.5, np.float32)
 _QUERIES = 128
@@ -26,8 +26,7 @@ class Norm:
     bias: FloatArray | None = None
     """With one it is LayerNorm (Ba et al. 2016): the mean is taken off first, the bias added last."""
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         x, out, bias = space.array(self.x), space.array(self.out), self.bias
         if bias is None:
             return self._scaled(x, out)
@@ -62,46 +61,31 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class Silu:
-    """x * sigmoid(x)."""
+class Activation:
+    """SiLU, x sigmoid(x), or GELU by its tanh approximation (Hendrycks & Gimpel 2016): x/2 (1 + tanh(g(x))).
+
+    g is x/2 for SiLU, and √(2/π) (x + 0.044715 x³) for GELU.
+    """
 
     x: int
     out: int
+    silu: bool
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
-        x, out = space.array(self.x), space.array(self.out)
+    def __call__(self, space: Workspace) -> Call:
+        x, out, silu = space.array(self.x), space.array(self.out), self.silu
 
         def run() -> None:
-            np.multiply(x, _HALF, out)
+            if silu:
+                np.multiply(x, _HALF, out)
+            else:
+                np.multiply(x, x, out)
+                np.multiply(out, np.float32(0.7978845608 * 0.044715), out)
+                np.add(out, np.float32(0.7978845608), out)
+                np.multiply(out, x, out)
             np.tanh(out, out)
             np.multiply(out, _HALF, out)
             np.add(out, _HALF, out)
             np.multiply(out, x, out)
-
-        return run
-
-
-@dataclass(frozen=True)
-class Gelu:
-    """GELU by its tanh approximation (Hendrycks & Gimpel 2016): x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
-
-    x: int
-    out: int
-
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
-        x, out = space.array(self.x), space.array(self.out)
-
-        def run() -> None:
-            np.multiply(x, x, out)
-            np.multiply(out, np.float32(0.7978845608 * 0.044715), out)
-            np.add(out, np.float32(0.7978845608), out)
-            np.multiply(out, x, out)
-            np.tanh(out, out)
-            np.add(out, np.float32(1), out)
-            np.multiply(out, x, out)
-            np.multiply(out, _HALF, out)
 
         return run
 
@@ -125,8 +109,7 @@ class Attention:
     cos: FloatArray
     sin: FloatArray
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         keys, values = space.state[self.keys], space.state[self.values]
         B, K, _, D = keys.shape
         T, heads, turning = space.time, self.heads, self.heads + K

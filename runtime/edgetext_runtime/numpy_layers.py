@@ -1,8 +1,8 @@
 """The layers of the step graphs as numpy calls over buffers that are allocated once.
 
-A layer is a description (weights, and the slots it reads and writes). :meth:`Layer.bind` turns it into a call
-for one :class:`Workspace`, that is, for a number of sequences and tokens: a prompt binds a workspace, runs
-it once and drops it, decoding binds one for single tokens and runs it for each. All arithmetic is float32.
+A layer is a description (weights, and the slots it reads and writes). Called with a `Workspace`, that is, for
+a number of sequences and tokens, it gives its work there as a call: a prompt makes a workspace, runs it once
+and drops it, decoding makes one for single tokens and runs it for each. All arithmetic is float32.
 
 Quantised models keep the arithmetic of onnxruntime's kernels: weights are turned back into float32 once, and
 activations are rounded to 8 bits at every product as those kernels do; the float32 sums round differently.
@@ -12,12 +12,12 @@ Letters: B sequences, T tokens of a call, n positions, X any width, H hidden, K 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetext_runtime.sampling import FloatArray, IntArray
+from .sampling import AnyArray, FloatArray, IntArray
 
 Call = Callable[[], None]
 
@@ -80,7 +80,7 @@ class Workspace:
 class Layer(Protocol):
     """What a plan consists of."""
 
-    def bind(self, space: Workspace) -> Call:
+    def __call__(self, space: Workspace) -> Call:
         """A call that computes this layer's outputs from its inputs in ``space``."""
 
 
@@ -97,8 +97,7 @@ class Embedding:
     out: int
     least: int = 0
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         tokens = space.tokens
         if not self.least:
             return self._taken(space, tokens)
@@ -137,13 +136,12 @@ class Positions:
     rows: FloatArray
     out: int
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         out, rows, time = space.array(self.out), self.rows, space.time
         return lambda: np.copyto(out, rows[space.past : space.past + time])
 
 
-def _take(rows: NDArray[Any], ids: IntArray, out: NDArray[Any]) -> None:
+def _take(rows: AnyArray, ids: IntArray, out: AnyArray) -> None:
     """Copy rows by their ids, which are in range; ``clip`` because other modes go through a buffer."""
     np.take(rows, ids, axis=0, out=out, mode="clip")
 
@@ -160,8 +158,7 @@ class Linear:
     weight: FloatArray
     block: int = 0
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         x, weight, dot = space.array(self.x), self.weight, np.dot
         given = x.reshape(-1, x.shape[-1])
         out = space.array(self.out).reshape(-1, weight.shape[1])
@@ -239,8 +236,7 @@ class Lstm:
     weight: FloatArray
     rounded: bool = False
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         h, c, weight = space.state[self.h], space.state[self.c], self.weight
         x, y = space.array(self.x), space.array(self.out)
         H = h.shape[1]
@@ -286,8 +282,7 @@ class Elementwise:
     y: int | FloatArray
     out: int
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         x, out, operation = space.array(self.x), space.array(self.out), self.operation
         y = space.array(self.y) if isinstance(self.y, int) else self.y
         return lambda: void(operation(x, y, out))
@@ -301,8 +296,7 @@ class Columns:
     out: int
     start: int
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         columns = space.array(self.x)[..., self.start : self.start + space.width(self.out)]
         if space.batch == space.time == 1:  # contiguous
             space.alias(self.out, columns)
@@ -318,8 +312,7 @@ class Take:
     x: int
     out: int
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         x, positions = space.array(self.x), space.positions
         if len(positions) == space.time and np.array_equal(positions, np.arange(space.time)):
             space.alias(self.out, x)

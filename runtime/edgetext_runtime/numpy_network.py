@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from numpy.typing import NDArray
-
-from edgetext_runtime.errors import BundleError
-from edgetext_runtime.manifest import Manifest, StateTensor
-from edgetext_runtime.numpy_layers import Layer, Slot
-from edgetext_runtime.numpy_weights import Weights, refuse
-from edgetext_runtime.onnx_reader import Attribute, Node
+from .errors import BundleError
+from .manifest import Manifest, StateTensor
+from .numpy_layers import Layer, Slot
+from .numpy_weights import Weights, refuse
+from .onnx_reader import Attribute, Node
+from .sampling import AnyArray
 
 _MOST_WIDTH = 1 << 20
 """Most numbers that all layers together may hold for one token."""
@@ -34,7 +32,7 @@ class StateValue:
     turned: bool = False
 
 
-Symbol = str | NDArray[Any] | Hidden | StateValue | None
+Symbol = str | AnyArray | Hidden | StateValue | None
 """A meaning (of the rules), a constant, a value of the network, a state, or an operand that is not given."""
 
 

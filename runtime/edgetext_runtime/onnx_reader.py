@@ -11,13 +11,12 @@ import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.errors import BundleError
-from edgetext_runtime.manifest import REEXPORT
+from .errors import BundleError
+from .manifest import REEXPORT
+from .sampling import AnyArray
 
 Attribute = int | float | str | tuple[int, ...]
 
@@ -68,7 +67,7 @@ class Graph:
     """
 
     nodes: tuple[Node, ...]
-    constants: Mapping[str, NDArray[Any]]
+    constants: Mapping[str, AnyArray]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
 
@@ -112,7 +111,7 @@ class _Reader:
         if len(graphs) != 1:
             raise _damaged("not an ONNX model with one graph")
         nodes: list[Node] = []
-        constants: dict[str, NDArray[Any]] = {}
+        constants: dict[str, AnyArray] = {}
         sides: dict[int, list[Value]] = {11: [], 12: []}
         for number, span in self._messages(*graphs[0]):
             if number == 1:
@@ -160,7 +159,7 @@ class _Reader:
                 raise _damaged(f"attribute {name!r} is of a kind that edgetext does not write")
         return name, tuple(ints) if value is None else value
 
-    def _tensor(self, start: int, end: int) -> tuple[str, NDArray[Any]]:
+    def _tensor(self, start: int, end: int) -> tuple[str, AnyArray]:
         name, element, dims = "", 0, []
         raw = (end, end)
         for number, wire, content in self._walk(start, end):

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
-from edgetext_runtime.errors import TokenizerError
-from edgetext_runtime.unicode_classes import character_classes
+from .errors import TokenizerError
 
 Kind = Literal["bpe", "word", "char"]
 Pattern = Literal["edgetext", "gpt2", "llama3"]
@@ -133,24 +132,11 @@ def word_splitter(pattern: Pattern) -> Callable[[str], list[str]]:
 
 @cache
 def _compiled(pattern: Pattern, ascii_only: bool) -> re.Pattern[str]:
+    from .unicode_classes import character_classes  # edgetext's own pattern needs none
+
     letters, numbers, white_space = character_classes(ascii_only=ascii_only)
     source = _GPT2 if pattern == "gpt2" else _LLAMA3
     return re.compile(source.format(L=letters, N=numbers, S=white_space))
-
-
-def tokenizer_document(kind: Kind, model: Mapping[str, Any], pattern: Pattern = "edgetext") -> _Json:
-    """Returns the content of ``tokenizer.json`` for a ``model`` section of a kind (for BPE: and pattern)."""
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": PRE_TOKENIZERS[kind, pattern],
-        "post_processor": None,
-        "decoder": DECODERS[kind],
-        "model": dict(model),
-    }
 
 
 def byte_alphabet() -> dict[str, int]:
