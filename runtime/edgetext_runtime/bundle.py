@@ -7,8 +7,7 @@ Nothing in a bundle is ever executed or unpickled.
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .archive import list_members
 from .errors import BundleError
@@ -51,8 +50,7 @@ _OPTIONAL = {"discriminator.onnx"}
 _ZIP_OVERHEAD = _MIB
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """A bundle that has been read and checked.
 
     Attributes:

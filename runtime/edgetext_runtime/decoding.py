@@ -133,7 +133,7 @@ def decode_best(request: Request, cancelled: Event) -> PieceGenerator:
     by_rater = request.rater is not None
     plain = replace(settings, best_of=1, choose_by="likelihood", logprobs=settings.logprobs or not by_rater)
     seeds = [(settings.seed + number) % (1 << 64) for number in range(settings.best_of)]
-    candidates = [replace(request, settings=replace(plain, seed=seed)) for seed in seeds]
+    candidates = [request._replace(settings=replace(plain, seed=seed)) for seed in seeds]
     results: list[Generation] = []
     if request.rater is not None:
         from .batch import decode_batch

@@ -3,7 +3,7 @@
 As `numpy_layers`, whose letters are used; G query heads share a key/value head.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ _QUERIES = 128
 """Queries that attend at once, which bounds the scores of a long prompt."""
 
 
-@dataclass(frozen=True)
-class Norm:
+class Norm(NamedTuple):
     """RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x²) + epsilon) * weight."""
 
     x: int
@@ -60,8 +59,7 @@ class Norm:
         return run
 
 
-@dataclass(frozen=True)
-class Activation:
+class Activation(NamedTuple):
     """SiLU, x sigmoid(x), or GELU by its tanh approximation (Hendrycks & Gimpel 2016): x/2 (1 + tanh(g(x))).
 
     g is x/2 for SiLU, and √(2/π) (x + 0.044715 x³) for GELU.
@@ -90,8 +88,7 @@ class Activation:
         return run
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """Causal grouped-query attention (Ainslie et al. 2023) over caches [B, K, context, D] in the state.
 
     Rotary positions (Su et al. 2021) pair the two halves of D. ``x`` are the slots of q, k and v, or one

@@ -11,8 +11,7 @@ Letters: B sequences, T tokens of a call, n positions, X any width, H hidden, K 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,7 @@ _SMALLEST_PEAK: FloatArray = np.array(1e-36, np.float32)
 """Below it, 127 / peak would overflow; activations as small as that are nothing."""
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """A value between layers: float32 [B, T, width], or [B, n, width] of the positions that are wanted."""
 
     width: int
@@ -84,8 +82,7 @@ class Layer(Protocol):
         """A call that computes this layer's outputs from its inputs in ``space``."""
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(NamedTuple):
     """Rows of a table. ``rows`` are their bytes, uint8 [V, ·], a view of the model file.
 
     Without ``scales`` they are float32; with them, [V, blocks], a byte stands for (byte - 128) * scale.
@@ -129,8 +126,7 @@ class Embedding:
         return run
 
 
-@dataclass(frozen=True)
-class Positions:
+class Positions(NamedTuple):
     """Rows of a table of learned positions [context, X], those of this call's tokens."""
 
     rows: FloatArray
@@ -146,8 +142,7 @@ def _take(rows: AnyArray, ids: IntArray, out: AnyArray) -> None:
     np.take(rows, ids, axis=0, out=out, mode="clip")
 
 
-@dataclass(frozen=True)
-class Linear:
+class Linear(NamedTuple):
     """x times ``weight`` [X, N]; with ``block``, x is rounded to ±127 per row and block of elements before.
 
     A quantised weight has rows of zeros up to a whole number of blocks.
@@ -220,8 +215,7 @@ def _round_bytes(x: FloatArray, levels: FloatArray, out: FloatArray) -> None:
     np.multiply(levels, scale, out=out)
 
 
-@dataclass(frozen=True)
-class Lstm:
+class Lstm(NamedTuple):
     """One LSTM layer (Hochreiter & Schmidhuber 1997, with forget gates), h and c in the state.
 
     ``weight`` [X + H + 1, 4H] takes (x, h, 1) to the gates i, o, f, g. The columns of the three sigmoids are
@@ -273,8 +267,7 @@ class Lstm:
         return run
 
 
-@dataclass(frozen=True)
-class Elementwise:
+class Elementwise(NamedTuple):
     """x ∘ y for an operation of two operands; ``y`` is a slot, or a vector [X] for every position."""
 
     operation: np.ufunc
@@ -288,8 +281,7 @@ class Elementwise:
         return lambda: void(operation(x, y, out))
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """The columns of x from ``start`` on, as many as the output is wide."""
 
     x: int
@@ -305,8 +297,7 @@ class Columns:
         return lambda: np.copyto(out, columns)
 
 
-@dataclass(frozen=True)
-class Take:
+class Take(NamedTuple):
     """The positions whose logits are wanted: [B, T, X] → [B, n, X]."""
 
     x: int

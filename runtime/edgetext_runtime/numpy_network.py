@@ -1,7 +1,7 @@
 """The network of a graph as far as its nodes have been read: what values are, and the layers between."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import BundleError
 from .manifest import Manifest, StateTensor
@@ -14,8 +14,7 @@ _MOST_WIDTH = 1 << 20
 """Most numbers that all layers together may hold for one token."""
 
 
-@dataclass(frozen=True)
-class Hidden:
+class Hidden(NamedTuple):
     """A value of the network. ``axes``: B batch, T time, N positions, D the one direction, X the width."""
 
     slot: int
@@ -23,8 +22,7 @@ class Hidden:
     axes: str
 
 
-@dataclass(frozen=True)
-class StateValue:
+class StateValue(NamedTuple):
     """A state tensor, before (past) or after (present) a layer has advanced it; ``turned``: as [1, B, H]."""
 
     entry: StateTensor

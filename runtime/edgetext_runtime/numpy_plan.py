@@ -7,7 +7,7 @@ that is neither is refused by name: a graph means here what it means to onnxrunt
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,7 @@ from .numpy_weights import refuse
 from .onnx_reader import Graph, Node
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What is run for every call of the graph.
 
     Attributes:

@@ -10,7 +10,7 @@ Source: https://protobuf.dev/programming-guides/encoding, https://github.com/onn
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ the time and the memory that a hostile file can take."""
 _LONGEST_NAME = 1024
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """One operator call: ``outputs = operator(inputs)``; an empty name is an operand that is not given."""
 
     name: str
@@ -45,8 +44,7 @@ class Node:
         return f"{self.operator} {self.name!r}"
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """An input or output of the graph: what ``check_signature`` compares with the manifest."""
 
     name: str
@@ -55,8 +53,7 @@ class Value:
     shape: list[int | str]
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(NamedTuple):
     """A model as it was read.
 
     Attributes:

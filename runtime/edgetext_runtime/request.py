@@ -7,9 +7,8 @@ both: one for each token, from the seed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +35,7 @@ CHUNK = 256
 quantised graphs scale each call on its own, so other cuts could give other tokens."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A generation that has been checked and can run.
 
     Attributes:
@@ -198,7 +196,7 @@ def prefilled(request: Request) -> Request:
     """The same request, its prompt paid for."""
     if not request.fed:
         return request
-    return replace(request, state=prefill(request, ""), fed=())
+    return request._replace(state=prefill(request, ""), fed=())
 
 
 def log_softmax(logits: FloatArray) -> AnyArray:

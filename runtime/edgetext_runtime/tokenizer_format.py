@@ -9,9 +9,8 @@ their classes are read as Unicode 16.0 has them (`edgetext_runtime.unicode_class
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from .errors import TokenizerError
 
@@ -152,8 +151,7 @@ def byte_alphabet() -> dict[str, int]:
     return alphabet
 
 
-@dataclass(frozen=True)
-class TokenizerModel:
+class TokenizerModel(NamedTuple):
     """What was read: the kind, the tokens in the order of their ids, and for BPE the merges in order.
 
     Attributes:
@@ -232,8 +230,8 @@ def _merges_of(model: _Json) -> list[tuple[str, str]]:
     merges: list[tuple[str, str]] = []
     rows = model.get("merges")
     for rank, row in enumerate(rows if isinstance(rows, list) else [None]):
-        pair = row.split(" ") if isinstance(row, str) else row
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        pair = row.split(" ") if type(row) is str else row
+        if type(pair) is not list or len(pair) != 2 or not type(pair[0]) is type(pair[1]) is str:
             raise TokenizerError(f"tokenizer.json: merge {rank} is not a pair of tokens")
         merges.append((pair[0], pair[1]))
     return merges
