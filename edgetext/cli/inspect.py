@@ -26,17 +26,23 @@ def command(model: str, as_json: bool) -> None:
 
     bundle = read_bundle(model)
     document = _document(bundle)
-    click.echo("\n\n".join([f"{model}\nsha256 {bundle.sha256}", *_tables(document)]))
+    click.echo(
+        "\n\n".join(
+            [f"{model}\nsha256 of the manifest, which names the content: {bundle.sha256}", *_tables(document)]
+        )
+    )
     if as_json:
         click.echo(json.dumps(document))
 
 
 def _document(bundle: Bundle) -> dict[str, Any]:
     """Manifest, default sampling, quality and a summary of the golden cases, as plain JSON values."""
+    from edgetext_export.writer import manifest_json
+
     golden = json.loads(bundle.members["golden.json"])
     return {
         "sha256": bundle.sha256,
-        "manifest": json.loads(bundle.manifest.to_json()),
+        "manifest": json.loads(manifest_json(bundle.manifest)),
         "generation": json.loads(bundle.members["generation.json"]),
         "quality": json.loads(bundle.members["quality.json"]),
         "graph": _graph(bundle.members["model.onnx"]),

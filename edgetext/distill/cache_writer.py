@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgetext.checkpoint import write_atomic
 from edgetext.distill.cache_directory import claim
@@ -29,6 +28,7 @@ from edgetext.distill.cache_format import (
     record_type,
     write_manifest,
 )
+from edgetext.distill.top_targets import tail_samples, top_targets
 from edgetext.errors import ConfigError, TrainingError
 from edgetext.models.base import GeneratorModel, State
 from edgetext.models.ensemble import EnsembleGenerator
@@ -131,13 +131,15 @@ def _manifest(
             raise ConfigError(
                 "this teacher shows no hidden states (an ensemble has none); leave --hidden out"
             )
-    size = record_type(settings.top_k, vocab_size).itemsize + 2 * sum(hidden)
+    samples = tail_samples(settings, vocab_size)
+    size = record_type(settings.top_k, samples, vocab_size).itemsize + 2 * sum(hidden)
     return Manifest(
         origin=origin,
         teacher=teacher.config.to_dict(),
         vocab_size=vocab_size,
         positions=len(stream) - 1,
         top_k=settings.top_k,
+        tail_samples=samples,
         windows=settings.windows,
         context=_context(teacher, settings.context),
         precision=precision,
@@ -168,7 +170,7 @@ def _check_space(directory: Path, manifest: Manifest) -> None:
     if needed > free:
         raise ConfigError(
             f"the cache needs {needed / 1e9:.2f} GB, but {directory} has {free / 1e9:.2f} GB free; use a "
-            f"smaller --top-k, leave --hidden out, or choose another -o"
+            f"smaller --top-k or --tail-samples, leave --hidden out, or choose another -o"
         )
 
 
@@ -186,8 +188,9 @@ def segment_bounds(
 def plan_rows(low: int, high: int, bounds: NDArray[np.int64], context: int) -> list[Row]:
     """Rows that keep every position of [low, high) once, none reading across a bound before it.
 
-    A row reads at most `context` tokens and begins half of them before the first position it keeps, unless
-    a bound is nearer. With context 0 (a carried state) it is `CARRIED` and `WARM_UP` tokens.
+    A row reads at most `context` tokens and begins half of them before the first position it keeps, or at the
+    bound before it where all from there on fits. With context 0 (a carried state) it is `CARRIED` and
+    `WARM_UP` tokens.
     """
     length, overlap = (context, context // 2) if context else (CARRIED, WARM_UP)
     segment = int(np.searchsorted(bounds, low, side="right")) - 1
@@ -196,7 +199,7 @@ def plan_rows(low: int, high: int, bounds: NDArray[np.int64], context: int) -> l
     while first < high:
         left, right = int(bounds[segment]), min(int(bounds[segment + 1]), high)
         while first < right:
-            start = max(left, first - overlap)
+            start = left if right - left <= length else max(left, first - overlap)
             stop = min(right, start + length)
             rows.append(Row(start, first, stop))
             first = stop
@@ -246,7 +249,9 @@ def _read(
         if len(where) == 0:
             continue
         mask = torch.from_numpy(kept[:, part]).to(device)
-        top, log_probs, log_tail = top_targets(output.logits[mask], records["ids"].shape[1])
+        K, S = records["ids"].shape[1], records["tail_ids"].shape[1]
+        positions = torch.from_numpy(where + low)
+        top, log_probs, log_tail, drawn = top_targets(output.logits[mask], K, S, positions)
         if not bool(torch.isfinite(log_probs[:, 0]).all()):
             raise TrainingError(
                 f"the teacher's logits are not finite near token {low + int(where[0])}; try --precision fp32"
@@ -254,21 +259,10 @@ def _read(
         records["ids"][where] = top.cpu().numpy()
         records["log_probs"][where] = log_probs.clamp_min(LOWEST).half().cpu().numpy()
         records["log_tail"][where] = log_tail.clamp_min(LOWEST).half().cpu().numpy()
+        records["tail_ids"][where] = drawn.cpu().numpy()
         if hidden.shape[1]:
             layers = torch.cat([layer[mask].float() for layer in output.hidden], dim=-1)
             hidden[where] = layers.clamp(-LARGEST_HALF, LARGEST_HALF).half().cpu().numpy()
-
-
-def top_targets(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of logits [N,V]: the K likeliest ids [N,K], their log-probabilities [N,K], log of the rest's mass [N].
-
-    The rest is summed itself, not taken as one minus the others, so a small one keeps its precision.
-    """
-    values, ids = logits.float().topk(top_k, dim=-1)  # [N,K], the likeliest first
-    mass = (logits.float() - values[:, :1]).exp_()  # [N,V], relative to the likeliest
-    total = mass.sum(-1)  # [N]
-    rest = mass.scatter_(-1, ids, 0.0).sum(-1)
-    return ids, values - values[:, :1] - total.log()[:, None], rest.log() - total.log()
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> str:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 from tiny_bundle import char_tokenizer, lstm_model, manifest, members
 
 from edgetext.adversarial.discriminators import Discriminator
@@ -13,10 +14,10 @@ from edgetext.adversarial.settings import DiscriminatorConfig
 from edgetext.errors import ExportError
 from edgetext_export.discriminator import build_discriminator_graph
 from edgetext_export.writer import write_bundle
-from edgetext_runtime import Generator
+from edgetext_runtime import Generator, rating
 from edgetext_runtime.bundle import Bundle, read_bundle
 from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.rating import MEMBER, rate, rating_session
+from edgetext_runtime.rating import MEMBER
 
 V, LENGTH = 34, 12
 
@@ -41,7 +42,7 @@ def texts(count=9):
 )
 def test_the_graph_gives_torch_s_logits(options):
     judge, ended = rater(**options), [True, False, True] * 3
-    ours = rate(*rating_session(build_discriminator_graph(judge)), texts(), ended, 0, 1)
+    ours = rating.Rater(build_discriminator_graph(judge), 0, 1)(texts(), ended)
     np.testing.assert_allclose(ours, judge(texts(), ended), atol=1e-5)
 
 
@@ -102,6 +103,19 @@ def test_options_and_bundles_without_a_discriminator_are_refused(bundle):
     broken = Bundle(whole.manifest, {**whole.members, MEMBER: whole.members["model.onnx"]}, "")
     with pytest.raises(BundleError, match="not a discriminator's"):
         Generator(broken, threads=1, provider="cpu").generate("a", best_of=2, choose_by="top")
+    one = helper.make_graph(
+        [
+            helper.make_node("Cast", ["tokens"], ["all"], to=1),
+            helper.make_node("ReduceSum", ["all"], ["logit"]),
+        ],
+        "one logit for all texts",
+        [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", LENGTH])],
+        [helper.make_tensor_value_info("logit", TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(one, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    wrong = Bundle(whole.manifest, {**whole.members, MEMBER: model.SerializeToString()}, "")
+    with pytest.raises(BundleError, match="a finite logit for every text"):
+        Generator(wrong, threads=1, provider="cpu").generate("a", best_of=2, choose_by="top")
 
 
 def test_resampling_is_in_proportion_to_the_exponential():
