@@ -6,7 +6,6 @@ login and environment variables (``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,7 +122,7 @@ def pull_bundle(
     """Download a bundle as `fetch_bundle` does, and put it at `output` (default: its name, here).
 
     Returns:
-        Its path, and its SHA-256.
+        Its path, and the SHA-256 that names it (`Bundle.sha256`).
 
     Raises:
         InputError: also if the output exists and `force` is not set.
@@ -134,12 +133,11 @@ def pull_bundle(
         raise InputError(
             f"{path} exists already: choose another path with -o, or replace a file with --force"
         )
-    content = fetched.read_bytes()
     try:
-        write_atomic(path, content)
+        write_atomic(path, fetched.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error}; choose another path with -o") from error
-    return path, hashlib.sha256(content).hexdigest()
+    return path, read_bundle(path).sha256
 
 
 def _only(files: list[str], repository: str) -> str:

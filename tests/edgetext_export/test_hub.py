@@ -12,7 +12,6 @@ pytest.importorskip("huggingface_hub")
 from hub_server import serve_hub
 
 from edgetext.errors import HubError
-from edgetext_export import hub as hub_module
 from edgetext_export.card import write_card
 from edgetext_export.hub import fetch_bundle, pull_bundle, push_bundle
 from edgetext_runtime import BundleError, Generator, read_bundle
@@ -27,6 +26,7 @@ def hub(monkeypatch, tmp_path):
 
     for name in ("HF_HUB_CACHE", "HF_ASSETS_CACHE"):  # nothing of the user's own
         monkeypatch.setattr(constants, name, str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # a service of its own, which is not here
     with serve_hub() as served:
         yield served
 
@@ -110,13 +110,25 @@ def test_pulling_refuses_what_is_there(exported, hub, tmp_path):
     )
 
 
-def test_an_unpacked_folder_works_and_packs_to_the_same_bytes(exported, tmp_path):
+def test_an_unpacked_folder_works_and_packs_to_the_same_bytes(exported, hub, tmp_path):
     with zipfile.ZipFile(exported.path) as archive:
         archive.extractall(tmp_path / "model")
     generator = Generator.load(tmp_path / "model")
     assert generator.verify() == []
-    packed = hub_module.write_bundle(tmp_path / "m.etx", generator.manifest, generator.bundle.members)
-    assert packed.read_bytes() == exported.path.read_bytes()
+    pushed = push_bundle(tmp_path / "model", "a/b", endpoint=hub.url)
+    assert (pushed.file, pushed.page) == ("model.etx", True)
+    assert hub.repositories["a/b"]["model.etx"] == exported.path.read_bytes()
+
+
+def test_a_page_that_is_there_stays_unless_forced(exported, hub):
+    hub.repositories["a/b"] = {"README.md": b"by hand", "model.etx": b"an older one"}
+    with pytest.raises(InputError, match=r"has a model\.etx already"):
+        push_bundle(exported.path, "a/b", endpoint=hub.url)
+    del hub.repositories["a/b"]["model.etx"]
+    assert not push_bundle(exported.path, "a/b", endpoint=hub.url).page
+    assert hub.repositories["a/b"]["README.md"] == b"by hand"
+    assert push_bundle(exported.path, "a/b", force=True, endpoint=hub.url).page
+    assert hub.repositories["a/b"]["README.md"].startswith(b"---\nlibrary_name: edgetext")
 
 
 @pytest.mark.parametrize(
