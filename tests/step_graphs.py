@@ -8,7 +8,6 @@ import torch
 from edgetext.checkpoint import model_tensors
 from edgetext.models import ModelConfig, build_model
 from edgetext_export import build_step_graph
-from edgetext_export.builder import OPSET
 from edgetext_runtime.manifest import Manifest
 from edgetext_runtime.sampling import SamplingParams
 from edgetext_runtime.session import StepSession
@@ -64,7 +63,7 @@ def manifest_of(config, graph):
         vocab_size=config.vocab_size,
         context_length=config.context or None,
         special_tokens={"eos": 0, "pad": 1, "unk": None},
-        opset=OPSET,
+        opset=graph.opset,
         ort_floor="1.23",
         state=graph.state,
         provenance={},

@@ -9,6 +9,8 @@ from edgetext.errors import ConfigError
 
 Kind = Literal["lstm", "transformer"]
 KINDS: tuple[Kind, ...] = ("lstm", "transformer")
+GATES = {"lstm": 4, "gru": 3}
+"""Gates of the recurrent kinds."""
 INT8_BLOCKS = (128, 64, 32, 16)
 """Weights that share a scale when exported as 8-bit integers: the largest is used that pads a row by an
 eighth at most. Fewer scales read faster, and perplexity does not tell the sizes apart."""
@@ -122,6 +124,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         """D, width of one attention head; 0 for an LSTM."""
         return self.width // self.heads if self.heads else 0
+
+    @property
+    def gates(self) -> int:
+        """G, gates of a recurrent layer: 4 of an LSTM, 3 of a GRU; 0 for a Transformer."""
+        return GATES.get(self.kind, 0)
 
     def parameters(self) -> int:
         """Number of trainable parameters, from the shapes alone."""

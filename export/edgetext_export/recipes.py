@@ -67,7 +67,7 @@ class Recipe:
     head: Scheme
     """Of the output layer; a tied one has the embedding's."""
     embedding: Scheme
-    """Of the embedding: ``blocks`` or floating point."""
+    """Of the embedding: ``blocks`` or floating point, ``columns`` (a scale per row) where `portable`."""
     recurrent_bits: int = 8
     """Of recurrent weights where they are quantised: 8, or 4 that are multiplied as 8."""
     levels: int = LSTM_LEVELS
@@ -76,11 +76,17 @@ class Recipe:
     """Schemes of single tensors, chosen by measurement."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """How they were chosen, for the manifest."""
+    portable: bool = False
+    """Whether the graph has operators of the ONNX standard only."""
 
     @property
     def quantised(self) -> bool:
         """Whether recurrent layers are quantised."""
         return self.precision in ("int8", "int4")
+
+    def cells(self, kind: str) -> bool:
+        """Whether recurrent layers of a kind are written as cells: no operator has them quantised."""
+        return self.quantised and (kind == "gru" or self.portable)
 
     def scheme(self, name: str) -> Scheme:
         """The scheme of a weight."""
@@ -98,6 +104,20 @@ class Recipe:
             raise ExportError(f"target {target!r} is unknown; use one of {', '.join(TARGETS)}")
         full = target in ("x86-vnni", "arm64")
         return replace(self, levels=FULL_LEVELS if full else LSTM_LEVELS)
+
+    def as_portable(self) -> Recipe:
+        """The same recipe out of standard operators: weights of 8 bits get one scale per output.
+
+        Raises ExportError for 4 bits: the standard stores them, but multiplies them as float32 only.
+        """
+        if self.precision == "int4":
+            raise ExportError(
+                f"{self.name} has no standard operators that multiply 4-bit weights; with --portable use "
+                f"--int8, --fp16 or --fp32"
+            )
+        schemes = (self.matrices, self.head, self.embedding)
+        matrices, head, embedding = (COLUMNS if s == BLOCKS_8 else s for s in schemes)
+        return replace(self, matrices=matrices, head=head, embedding=embedding, portable=True)
 
 
 RECIPES: Mapping[str, Recipe] = {
