@@ -14,11 +14,15 @@ from edgetext_runtime.session import StepSession
 
 LSTM = ModelConfig("lstm", 67, 32, 48, 2, tied=True)
 TRANSFORMER = ModelConfig("transformer", 67, 32, 32, 2, heads=4, kv_heads=2, ffn=48, context=24, tied=True)
+GRU = replace(LSTM, kind="gru")
 CONFIGS = {
     "lstm, tied, projected": LSTM,
     "lstm, untied": replace(LSTM, tied=False),
     "lstm, one layer, no projection": replace(LSTM, layers=1, hidden=32),
     "lstm, widths no block divides": replace(LSTM, embedding=21, hidden=35),
+    "gru, tied, projected": GRU,
+    "gru, untied, one layer, no projection": replace(GRU, layers=1, hidden=32, tied=False),
+    "gru, widths no block divides": replace(GRU, embedding=21, hidden=35),
     "transformer, tied, grouped": TRANSFORMER,
     "transformer, untied, one key head": replace(TRANSFORMER, tied=False, kv_heads=1),
     "transformer, no groups, one layer": replace(TRANSFORMER, kv_heads=4, layers=1),

@@ -29,7 +29,7 @@ def write_card(manifest: Manifest, quality: Mapping[str, Any], model_bytes: int,
         model_bytes: size of model.onnx.
         prompt: an example prompt, of the model's own corpus.
     """
-    kind = {"lstm": "LSTM", "transformer": "decoder-only Transformer"}[manifest.architecture]
+    kind = {"lstm": "LSTM", "gru": "GRU", "transformer": "decoder-only Transformer"}[manifest.architecture]
     context = (
         f"{manifest.context_length} tokens" if manifest.context_length else "unlimited (recurrent state)"
     )

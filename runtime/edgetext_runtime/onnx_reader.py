@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgetext_runtime.errors import BundleError
 from edgetext_runtime.manifest import REEXPORT
+from edgetext_runtime.numpy_weights import refuse
 
 Attribute = int | float | str | tuple[int, ...]
 
@@ -157,7 +158,7 @@ class _Reader:
             elif number == 8:
                 ints += self._ints(wire, content)
             elif number not in (13, 20):  # documentation, and the type, which the field used tells as well
-                raise _damaged(f"attribute {name!r} is of a kind that edgetext does not write")
+                raise refuse(f"attribute {name!r} is of an unknown kind")
         return name, tuple(ints) if value is None else value
 
     def _tensor(self, start: int, end: int) -> tuple[str, NDArray[Any]]:
@@ -177,7 +178,7 @@ class _Reader:
             elif number != 12:  # documentation
                 raise _damaged(f"weight {name!r} is stored in a way that edgetext does not write")
         if element not in _ELEMENTS:
-            raise _damaged(f"weight {name!r} has the unknown element type {element}")
+            raise refuse(f"weight {name!r} has the unknown element type {element}")
         dtype = np.dtype(_ELEMENTS[element]).newbyteorder("<")
         count = math.prod(dims)
         if min(dims, default=0) < 0 or count * dtype.itemsize != raw[1] - raw[0]:

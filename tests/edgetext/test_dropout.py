@@ -5,7 +5,7 @@ import torch
 
 from edgetext.errors import ConfigError
 from edgetext.models import ModelConfig, build_model
-from edgetext.models.lstm import LockedDropout
+from edgetext.models.recurrent import LockedDropout
 
 V = 37
 

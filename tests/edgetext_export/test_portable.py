@@ -25,7 +25,7 @@ from edgetext_runtime.session import StepSession
 GUIDE = Path(__file__).parents[2] / "docs/portable.md"
 TOLERANCE = {"int8": 0.06, "int8-head-fp32": 0.06, "fp16": 2e-3, "fp32": 1e-5}
 """Mean logit error over the spread of the logits."""
-SOME = [CONFIGS[n] for n in ("lstm, tied, projected", "transformer, tied, grouped") if n in CONFIGS]
+SOME = [CONFIGS[n] for n in ("lstm, tied, projected", "gru, tied, projected", "transformer, tied, grouped")]
 
 
 def portable(config, recipe, suppressed=()):

@@ -30,6 +30,8 @@ CONFIGS = {
     "lstm, tied, projected": LSTM,
     "lstm, untied": replace(LSTM, tied=False),
     "lstm, widths no block divides": replace(LSTM, embedding=21, hidden=35),
+    "gru, tied, projected": replace(LSTM, kind="gru"),
+    "gru, untied, widths no block divides": replace(LSTM, kind="gru", tied=False, embedding=21, hidden=35),
     "transformer, tied, grouped": TRANSFORMER,
     "transformer, untied, padded heads": replace(TRANSFORMER, tied=False, kv_heads=1),
     "transformer, bottleneck": replace(TRANSFORMER, bottleneck=16, heads=2),
@@ -152,10 +154,10 @@ def test_the_emulated_model_is_the_exported_one_token_by_token(config):
 
 
 @pytest.mark.parametrize(
-    "config", [TRANSFORMER, CONFIGS["transformer, bottleneck"]], ids=["plain", "bottleneck"]
+    "name", ["gru, tied, projected", "transformer, tied, grouped", "transformer, bottleneck"]
 )
-def test_a_transformers_prompts_are_emulated_as_well_as_its_steps(config):
-    (emulated, float_), _ = compare(config, prompt_logits)
+def test_prompts_of_all_but_lstms_are_emulated_as_well_as_their_steps(name):
+    (emulated, float_), _ = compare(CONFIGS[name], prompt_logits)
     assert emulated < 0.1 * float_
 
 

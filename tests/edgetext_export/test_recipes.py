@@ -27,6 +27,7 @@ from edgetext_runtime.session import StepSession
 TOLERANCE = {"int8": 0.05, "int4": 0.45, "fp16": 2e-3, "fp32": 1e-5}
 """Mean logit error over the spread of the logits."""
 SHAPES = [CONFIGS[n] for n in ("lstm, tied, projected", "lstm, widths no block divides", "lstm, untied")]
+SHAPES += [CONFIGS[n] for n in ("gru, tied, projected", "gru, widths no block divides")]
 SHAPES += [CONFIGS[n] for n in ("transformer, tied, grouped", "transformer, untied, one key head")]
 
 
