@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--recipe",
     "named",
     metavar="NAME",
-    help="Another way to store the weights: int8-dynamic, int8-head-fp32, int4-mixed.",
+    help="Other weights: int8-dynamic, int8-head-fp32, int8-cells, int4-mixed, int4-cells.",
 )
 @click.option(
     "--portable",

@@ -209,7 +209,7 @@ def _tuned(recipe: Recipe, source: Source) -> Recipe:
         )
         return StepSession(graph.model, manifest)
 
-    return tune(recipe, source.config.tied, build)
+    return tune(recipe, source.config.kind, source.config.tied, build)
 
 
 def bundle_manifest(
