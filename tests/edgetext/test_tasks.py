@@ -28,6 +28,7 @@ TEACHERS = {
 }
 STUDENTS = {
     "lstm": ModelConfig("lstm", V, 8, 12, 2, tied=True),
+    "gru": ModelConfig("gru", V, 8, 12, 2, tied=True),
     "transformer": ModelConfig("transformer", V, 8, 8, 2, heads=4, kv_heads=4, ffn=16, context=64, tied=True),
 }
 SPECIAL = {
