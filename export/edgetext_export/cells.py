@@ -8,8 +8,7 @@ quantised           DynamicQuantizeLSTM, or cells where asked for  cells: onnxru
 quantised portable  cells                                          cells
 ==================  =============================================  ===========================================
 
-Cells are a `Scan` over time. The input's share of the gates is one product before it, so a prompt costs no
-more there than in the fused operators.
+Cells are a `Scan` over time; the input's share of the gates is one product over all steps before it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from edgetext_export.builder import PORTABLE_IR_VERSION, PORTABLE_OPSET
 from edgetext_export.decoder import Decoder
 from edgetext_export.parity import greedy_tokens
 from edgetext_export.recipes import RECIPES
-from edgetext_runtime import Generator, read_bundle
+from edgetext_runtime import BundleError, Generator, read_bundle
+from edgetext_runtime.numpy_session import NumpySession
 from edgetext_runtime.sampling import SamplingParams
 from edgetext_runtime.session import StepSession
 
@@ -107,6 +108,19 @@ def test_another_runtime_gives_the_same_tokens(config, recipe):
         found = session.run(given, state, sampling=sampling, uniform=uniform).next_token
         assert token[:, 0].tolist() == found.tolist()
         given = token
+
+
+def test_the_numpy_backend_runs_the_lstm_and_refuses_the_others_with_the_way_out():
+    for config in SOME:
+        model, graph, _ = portable(config, "fp32")
+        if config.kind == "lstm":
+            session = NumpySession(graph.model, manifest_of(config, graph))
+            tokens = tokens_for(config)
+            found = run(session, tokens, session.new_state(), range(11)).logits
+            np.testing.assert_allclose(found, reference(model, tokens), atol=1e-4)
+            continue
+        with pytest.raises(BundleError, match="pip install onnxruntime"):
+            NumpySession(graph.model, manifest_of(config, graph))
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
