@@ -1,4 +1,4 @@
-"""Time of one step of recurrent graphs, random weights, by recipe: ``python docs/results/step_times.py -o FILE``.
+"""Time of one step of students' graphs by recipe, random weights: ``python docs/results/step_times.py -o F``.
 
 All graphs take turns in one process at one thread, sampling (top-k 40, top-p 0.95, temperature 0.8) included.
 """
@@ -25,13 +25,17 @@ from edgetext_runtime.tokenizer import Tokenizer
 
 STUDENT = ModelConfig("lstm", 2048, 128, 288, 1, tied=True)
 LARGE = ModelConfig("lstm", 8192, 256, 512, 2, tied=True)
+TRANSFORMER = ModelConfig(
+    "transformer", 2048, 128, 128, 3, heads=4, kv_heads=2, ffn=320, context=256, tied=True
+)
 SHAPES = {
+    "Transformer 3 × 128": TRANSFORMER,
     "LSTM 288": STUDENT,
     "GRU 320": replace(STUDENT, kind="gru", hidden=320),
     "LSTM 2 × 512": LARGE,
     "GRU 2 × 512": replace(LARGE, kind="gru"),
 }
-ROUNDS, STEPS, WARM_UP = 5, 300, 30
+ROUNDS, STEPS, WARM_UP = 6, 220, 30
 SAMPLING = SamplingParams(temperature=0.8, top_k=40, top_p=0.95)
 
 
@@ -75,14 +79,14 @@ def measure() -> list[dict[str, Any]]:
 
 def main() -> None:
     """Print a table and write the record."""
-    parser = argparse.ArgumentParser(description="Time of one step of recurrent graphs, by recipe.")
+    parser = argparse.ArgumentParser(description="Time of one step, by recipe.")
     parser.add_argument("-o", "--output", type=Path, required=True)
     output = parser.parse_args().output
     records = measure()
     output.write_text(json.dumps({"label": "measured", "steps": records}, indent=1) + "\n", encoding="utf-8")
     for record in records:
         print(
-            f"{record['shape']:<14}{record['recipe']:<18}{record['us']:>8} µs{record['bytes'] / 1e6:>8.2f} MB"
+            f"{record['shape']:<21}{record['recipe']:<18}{record['us']:>8} µs{record['bytes'] / 1e6:>8.2f} MB"
         )
 
 
