@@ -10,17 +10,35 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgetext.errors import ConfigError, CorpusError
 from edgetext_runtime.errors import DependencyError
-from edgetext_runtime.tokenizer_format import EOS, PAD, UNK, WORD_PATTERN, byte_alphabet, tokenizer_document
+from edgetext_runtime.tokenizer_format import (
+    DECODERS,
+    EOS,
+    PAD,
+    PRE_TOKENIZERS,
+    UNK,
+    WORD_PATTERN,
+    Kind,
+    Pattern,
+    byte_alphabet,
+)
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["KINDS", "TokenizerKind", "check_tokenizer_options", "load_fast", "split_long", "train_tokenizer"]
+__all__ = [
+    "KINDS",
+    "TokenizerKind",
+    "check_tokenizer_options",
+    "load_fast",
+    "split_long",
+    "tokenizer_document",
+    "train_tokenizer",
+]
 
 TokenizerKind = Literal["bpe", "word", "char"]
 KINDS: tuple[TokenizerKind, ...] = ("bpe", "word", "char")
@@ -63,6 +81,21 @@ def train_tokenizer(
         model = _count_vocabulary(pieces, find, vocab_size, frequency)
     document = tokenizer_document(kind, model)
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def tokenizer_document(kind: Kind, model: Mapping[str, Any], pattern: Pattern = "edgetext") -> dict[str, Any]:
+    """Returns the content of ``tokenizer.json`` for a ``model`` section of a kind (for BPE: and pattern)."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": PRE_TOKENIZERS[kind, pattern],
+        "post_processor": None,
+        "decoder": DECODERS[kind],
+        "model": dict(model),
+    }
 
 
 def check_tokenizer_options(kind: str, vocab_size: int) -> None:

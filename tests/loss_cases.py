@@ -15,7 +15,6 @@ from edgetext.distill.losses import (
     SparseTargets,
     attention_kl,
     attention_mse,
-    coarse_cross_entropy,
     forward_kl,
     hidden_cosine,
     hidden_mse,
@@ -27,6 +26,7 @@ from edgetext.distill.losses import (
     skew_kl,
     skew_reverse_kl,
     soft_cross_entropy,
+    sparse_cross_entropy,
     value_relation_kl,
 )
 
@@ -150,8 +150,8 @@ CASES = {
         lambda s, t, i: 2.5**2 * kl(probabilities(t[i] / 2.5), probabilities(s[i] / 2.5)),
         True,
     ),
-    "coarse_cross_entropy": Case(
-        lambda s, t, mask: coarse_cross_entropy(s, likeliest(t), mask, 1.0),
+    "sparse_cross_entropy": Case(
+        lambda s, t, mask: sparse_cross_entropy(s, likeliest(t), mask, 1.0),
         (B, T, V),
         (1,),
         lambda s, t, i: coarse_by_hand(probabilities(t[i]), probabilities(s[i])),

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetext.tokenization import tokenizer_document
 from edgetext_runtime.manifest import Manifest, StateTensor
-from edgetext_runtime.tokenizer_format import byte_alphabet, tokenizer_document
+from edgetext_runtime.tokenizer_format import byte_alphabet
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz .,\né—😀"
 CONTEXT = 24

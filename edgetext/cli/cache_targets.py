@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The cache."
 )
 @click.option("--top-k", default=32, metavar="K", help="Tokens kept at every position.")
+@click.option(
+    "--tail-samples", default=80, metavar="S", help="Tokens drawn from all others; 0 keeps their mass only."
+)
 @click.option("--hidden", is_flag=True, help="Keep every layer's output as well (2 bytes a number).")
 @click.option(
     "--windows",
@@ -64,6 +67,7 @@ def command(
     run: Path,
     output: Path,
     top_k: int,
+    tail_samples: int,
     hidden: bool,
     windows: str,
     context: int | None,
@@ -76,9 +80,10 @@ def command(
 ) -> None:
     """Store what teachers say about every token of a training split.
 
-    For every position the K likeliest next tokens are kept with their probabilities and the mass of all
-    others: 4·K + 2 bytes a token (6·K + 2 from 65,537 token ids on). Of several teachers the mean of their
-    probabilities is stored. TEACHER is a run or a model directory with the run's tokenizer.
+    For every position the K likeliest next tokens are kept with their probabilities, the mass of all others,
+    and S tokens drawn from these: 4·K + 2·S + 2 bytes a token (6·K + 4·S + 2 from 65,537 token ids on). Of
+    several teachers the mean of their probabilities is stored. TEACHER is a run or a model directory with the
+    run's tokenizer.
 
     \b
     edgetext cache-targets runs/mine --run runs/mine -o runs/mine-targets
@@ -97,6 +102,7 @@ def command(
         raise EdgetextError(f"caching targets needs {error.name}: pip install 'edgetext[train]'") from error
     settings = CacheSettings(
         top_k=top_k,
+        tail_samples=tail_samples,
         hidden=hidden,
         windows="document" if windows == "document" else "stream",
         context=context,
@@ -133,6 +139,7 @@ def _figures(report: CacheReport) -> str:
             ("positions", f"{report.positions:,}"),
             ("teacher read", f"{report.windows}, {read}, {report.precision}"),
             ("likeliest tokens kept", f"{report.top_k}, {1 - report.tail_mass:.2%} of the probability"),
+            ("drawn from the rest", f"{report.tail_samples} at every position"),
             ("of text the teacher wrote", f"{report.written:,}" if report.written else "none"),
             ("hidden states", " ".join(map(str, report.hidden)) or "none"),
             ("size", f"{report.bytes:,} bytes, {report.bytes_per_token:.1f} a token"),

@@ -33,10 +33,12 @@ def command(model: str, as_json: bool) -> None:
 
 def _document(bundle: Bundle) -> dict[str, Any]:
     """Manifest, default sampling, quality and a summary of the golden cases, as plain JSON values."""
+    from edgetext_export.writer import manifest_json
+
     golden = json.loads(bundle.members["golden.json"])
     return {
         "sha256": bundle.sha256,
-        "manifest": json.loads(bundle.manifest.to_json()),
+        "manifest": json.loads(manifest_json(bundle.manifest)),
         "generation": json.loads(bundle.members["generation.json"]),
         "quality": json.loads(bundle.members["quality.json"]),
         "graph": _graph(bundle.members["model.onnx"]),

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetext_runtime.tokenizer_format import LLAMA3_REGEX, Pattern, byte_alphabet, tokenizer_document
+from edgetext.tokenization import tokenizer_document
+from edgetext_runtime.tokenizer_format import LLAMA3_REGEX, Pattern, byte_alphabet
 
 __all__ = ["keep_tokens", "translate"]
 

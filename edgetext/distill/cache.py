@@ -187,6 +187,7 @@ class TargetCache:
             ids,
             torch.from_numpy(records["log_probs"]).float(),
             torch.from_numpy(records["log_tail"]).float(),
+            torch.from_numpy(records["tail_ids"].astype(np.int64)),
         )
 
     def lookup_hidden(self, starts: Tensor, T: int) -> tuple[Tensor, ...]:

@@ -2,7 +2,8 @@
 
     DIR/manifest.json          settings, origin, and the SHA-256 of every finished file
     DIR/tokenizer.json         what the ids mean
-    DIR/targets-00000.npy      one record per position: ids [K], log_probs [K] float16, log_tail float16
+    DIR/targets-00000.npy      one record per position: ids [K], log_probs [K] float16, log_tail float16,
+                               and tail_ids [S], drawn from what lies outside the K
     DIR/hidden-00000.npy       only with hidden states: [positions, sum of the layers' widths] float16
 
 Record i is the teacher's distribution of token i + 1 of the stream, given what precedes it. A shard holds the
@@ -29,7 +30,7 @@ from edgetext.errors import CheckpointError, ConfigError
 from edgetext.training.settings import Precision
 
 FORMAT = "edgetext-targets"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 WindowKind = Literal["stream", "document"]
@@ -41,6 +42,8 @@ class CacheSettings:
 
     top_k: int = 32
     """K, tokens kept at every position."""
+    tail_samples: int = 80
+    """S, tokens drawn at every position from all but the K; each stands for an equal part of their mass."""
     hidden: bool = False
     """Whether every layer's output is kept as well (float16)."""
     windows: WindowKind = "stream"
@@ -57,6 +60,8 @@ class CacheSettings:
         """Check the ranges."""
         if self.top_k < 1:
             raise ConfigError(f"--top-k is {self.top_k}; it must be at least 1")
+        if self.tail_samples < 0:
+            raise ConfigError(f"--tail-samples is {self.tail_samples}; it must be at least 0")
         if self.windows not in get_args(WindowKind):
             raise ConfigError(f"--windows is {self.windows!r}; it must be stream or document")
         if self.context is not None and self.context < 2:
@@ -98,6 +103,8 @@ class Manifest:
     """N, records in all: one less than the stream's tokens."""
     top_k: int
     """K."""
+    tail_samples: int
+    """S."""
     windows: WindowKind
     context: int
     """C of `CacheSettings.context`; 0 where a recurrent state was carried."""
@@ -123,7 +130,7 @@ class Manifest:
     @property
     def record(self) -> np.dtype[Any]:
         """One position of a targets file."""
-        return record_type(self.top_k, self.vocab_size)
+        return record_type(self.top_k, self.tail_samples, self.vocab_size)
 
     def span(self, shard: int) -> tuple[int, int]:
         """First position of a shard, and the one after its last."""
@@ -141,7 +148,8 @@ class Manifest:
     def teacher_record(self) -> dict[str, Any]:
         """What a bundle states of the teacher: its shape; of several the first one's, and their number."""
         shape = {"architecture": self.teacher.get("kind"), "config": dict(self.teacher)}
-        targets = {"targets": f"cached, the {self.top_k} likeliest tokens"}
+        drawn = f" and {self.tail_samples} drawn from the rest" if self.tail_samples else ""
+        targets = {"targets": f"cached, the {self.top_k} likeliest tokens{drawn}"}
         count = len(self.origin.weights)
         if count < 2:
             return {**shape, **targets}
@@ -154,8 +162,8 @@ class Manifest:
     def command(self, directory: Path, flag: str, run: str | None = None) -> str:
         """Return the command line that makes this cache, ending in `flag` (--resume or --force)."""
         words = ["edgetext", "cache-targets", *self.origin.teachers, "--run", run or self.origin.run]
-        words += ["-o", str(directory), "--top-k", str(self.top_k), "--windows", self.windows]
-        words += ["--precision", self.precision]
+        words += ["-o", str(directory), "--top-k", str(self.top_k), "--tail-samples", str(self.tail_samples)]
+        words += ["--windows", self.windows, "--precision", self.precision]
         words += ["--context", str(self.context)] if self.context else []
         words += ["--hidden"] if self.hidden else []
         return shlex.join([*words, flag])
@@ -183,7 +191,8 @@ class Manifest:
             )
             given["hidden"] = tuple(int(width) for width in given["hidden"])
             manifest = cls(**given)
-            if min(manifest.positions, manifest.shard_positions, manifest.top_k, manifest.vocab_size) < 1:
+            sizes = (manifest.positions, manifest.shard_positions, manifest.top_k, manifest.vocab_size)
+            if min(sizes) < 1 or manifest.tail_samples < 0:
                 raise ValueError("a size is not positive")
             if not isinstance(manifest.files, dict) or not isinstance(manifest.teacher, dict):
                 raise TypeError("files or teacher is not a table")
@@ -194,10 +203,11 @@ class Manifest:
         return manifest
 
 
-def record_type(top_k: int, vocab_size: int) -> np.dtype[Any]:
-    """Record of one position: 2·K + 2·K + 2 bytes, or 4·K + 2·K + 2 from 65,537 token ids on."""
+def record_type(top_k: int, tail_samples: int, vocab_size: int) -> np.dtype[Any]:
+    """Record of one position: 4·K + 2·S + 2 bytes, or 6·K + 4·S + 2 from 65,537 token ids on."""
     ids = "<u2" if vocab_size <= 1 << 16 else "<u4"
-    return np.dtype([("ids", ids, (top_k,)), ("log_probs", "<f2", (top_k,)), ("log_tail", "<f2")])
+    likeliest = [("ids", ids, (top_k,)), ("log_probs", "<f2", (top_k,))]
+    return np.dtype([*likeliest, ("log_tail", "<f2"), ("tail_ids", ids, (tail_samples,))])
 
 
 def is_cache(directory: Path) -> bool:

@@ -49,6 +49,8 @@ class CacheReport:
     """N, tokens with targets."""
     top_k: int
     """K."""
+    tail_samples: int
+    """S."""
     windows: str
     context: int
     """C; 0 where a recurrent state was carried."""
@@ -189,6 +191,7 @@ def report(cache: TargetCache) -> CacheReport:
         directory=str(cache.directory),
         positions=manifest.positions,
         top_k=manifest.top_k,
+        tail_samples=manifest.tail_samples,
         windows=manifest.windows,
         context=manifest.context,
         precision=manifest.precision,

@@ -46,6 +46,8 @@ MOST_ROWS, CARRIED_ROWS = 512, 64
 """Most rows of one forward pass, and rows that carry a state side by side."""
 LOWEST = -1e4
 """Floor of stored log-probabilities: keeps them finite in float16."""
+GOLDEN = (5**0.5 - 1) / 2
+"""The fractional parts of its multiples are spread more evenly than random numbers."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -131,13 +133,14 @@ def _manifest(
             raise ConfigError(
                 "this teacher shows no hidden states (an ensemble has none); leave --hidden out"
             )
-    size = record_type(settings.top_k, vocab_size).itemsize + 2 * sum(hidden)
+    size = record_type(settings.top_k, settings.tail_samples, vocab_size).itemsize + 2 * sum(hidden)
     return Manifest(
         origin=origin,
         teacher=teacher.config.to_dict(),
         vocab_size=vocab_size,
         positions=len(stream) - 1,
         top_k=settings.top_k,
+        tail_samples=settings.tail_samples,
         windows=settings.windows,
         context=_context(teacher, settings.context),
         precision=precision,
@@ -186,8 +189,9 @@ def segment_bounds(
 def plan_rows(low: int, high: int, bounds: NDArray[np.int64], context: int) -> list[Row]:
     """Rows that keep every position of [low, high) once, none reading across a bound before it.
 
-    A row reads at most `context` tokens and begins half of them before the first position it keeps, unless
-    a bound is nearer. With context 0 (a carried state) it is `CARRIED` and `WARM_UP` tokens.
+    A row reads at most `context` tokens and begins half of them before the first position it keeps, or at the
+    bound before it where all from there on fits. With context 0 (a carried state) it is `CARRIED` and
+    `WARM_UP` tokens.
     """
     length, overlap = (context, context // 2) if context else (CARRIED, WARM_UP)
     segment = int(np.searchsorted(bounds, low, side="right")) - 1
@@ -196,7 +200,7 @@ def plan_rows(low: int, high: int, bounds: NDArray[np.int64], context: int) -> l
     while first < high:
         left, right = int(bounds[segment]), min(int(bounds[segment + 1]), high)
         while first < right:
-            start = max(left, first - overlap)
+            start = left if right - left <= length else max(left, first - overlap)
             stop = min(right, start + length)
             rows.append(Row(start, first, stop))
             first = stop
@@ -246,7 +250,9 @@ def _read(
         if len(where) == 0:
             continue
         mask = torch.from_numpy(kept[:, part]).to(device)
-        top, log_probs, log_tail = top_targets(output.logits[mask], records["ids"].shape[1])
+        K, S = records["ids"].shape[1], records["tail_ids"].shape[1]
+        positions = torch.from_numpy(where + low)
+        top, log_probs, log_tail, drawn = top_targets(output.logits[mask], K, S, positions)
         if not bool(torch.isfinite(log_probs[:, 0]).all()):
             raise TrainingError(
                 f"the teacher's logits are not finite near token {low + int(where[0])}; try --precision fp32"
@@ -254,21 +260,41 @@ def _read(
         records["ids"][where] = top.cpu().numpy()
         records["log_probs"][where] = log_probs.clamp_min(LOWEST).half().cpu().numpy()
         records["log_tail"][where] = log_tail.clamp_min(LOWEST).half().cpu().numpy()
+        records["tail_ids"][where] = drawn.cpu().numpy()
         if hidden.shape[1]:
             layers = torch.cat([layer[mask].float() for layer in output.hidden], dim=-1)
             hidden[where] = layers.clamp(-LARGEST_HALF, LARGEST_HALF).half().cpu().numpy()
 
 
-def top_targets(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of logits [N,V]: the K likeliest ids [N,K], their log-probabilities [N,K], log of the rest's mass [N].
+def top_targets(
+    logits: Tensor, top_k: int, tail_samples: int, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is stored of logits [N,V] at positions [N] of the stream.
 
-    The rest is summed itself, not taken as one minus the others, so a small one keeps its precision.
+    The rest is summed itself, not taken as one minus the others, so a small one keeps its precision. Its S
+    tokens are drawn systematically: at equal distances of the cumulative mass, from an offset that the
+    position gives, so that the expected number of times a token is drawn is proportional to its probability
+    (sampled soft targets: Anshumann et al. 2025, "Sparse Logit Sampling").
+
+    Returns:
+        The K likeliest ids [N,K], their log-probabilities [N,K], the log of the rest's mass [N], and ids
+        [N,S] drawn from the rest.
     """
     values, ids = logits.float().topk(top_k, dim=-1)  # [N,K], the likeliest first
     mass = (logits.float() - values[:, :1]).exp_()  # [N,V], relative to the likeliest
     total = mass.sum(-1)  # [N]
     rest = mass.scatter_(-1, ids, 0.0).sum(-1)
-    return ids, values - values[:, :1] - total.log()[:, None], rest.log() - total.log()
+    drawn = _draw(mass, tail_samples, positions.to(mass.device))
+    return ids, values - values[:, :1] - total.log()[:, None], rest.log() - total.log(), drawn
+
+
+def _draw(mass: Tensor, count: int, positions: Tensor) -> Tensor:
+    """Draw ids [N,S] in proportion to mass [N,V], which need not sum to one; any id where there is none."""
+    upto = mass.double().cumsum(-1)  # [N,V]
+    offset = (positions.double() * GOLDEN).frac()  # [N], evenly spread over [0, 1) whatever the positions
+    points = (offset[:, None] + torch.arange(count, device=mass.device)) / max(count, 1)  # [N,S]
+    ids = torch.searchsorted(upto, points * upto[:, -1:], right=True)
+    return ids.clamp_max_(mass.shape[-1] - 1)
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> str:

@@ -25,6 +25,8 @@ FLAGS = {
     "assistants": "assistant",
 }
 """Options whose flag is not their own name."""
+TABLES = {"recipe": "recipe", "refine": "refinement"}
+"""Parts of a configuration that one option gives as a whole."""
 
 
 def open_run(config: DistillConfig, directory: Path, *, resume: bool, force: bool) -> None:
@@ -135,12 +137,14 @@ def _check_not_inside(config: DistillConfig, directory: Path) -> None:
 def _check_same(old: dict[str, Any], config: DistillConfig, directory: Path) -> None:
     """Name the first option in which a resumed run differs from what was started."""
     before = dict(_leaves(old))
+    unrefined = config.refine_steps == before.get("refine_steps") == 0
     for name, value in _leaves(config.to_dict()):
-        option = "recipe" if name.startswith("recipe.") else name.rpartition(".")[2]
-        if option in FREE_TO_CHANGE or before.get(name) == value:
+        table = TABLES.get(name.partition(".")[0])
+        option = table or name.rpartition(".")[2]
+        if option in FREE_TO_CHANGE or before.get(name) == value or (table == "refinement" and unrefined):
             continue
         flag = FLAGS.get(option, option).replace("_", "-")
-        was = "another recipe" if option == "recipe" else f"{before.get(name)!r}, not {value!r}"
+        was = f"another {table}" if table else f"{before.get(name)!r}, not {value!r}"
         raise CheckpointError(
             f"{directory} was started with --{flag} {was}; give the same options to go on, or start again "
             f"with --force"

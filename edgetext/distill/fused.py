@@ -1,6 +1,6 @@
 """Soft targets in one pass: value and gradient together.
 
-Both functions give what the plain formulas in `losses` give (tests compare them). On a CPU they go through a
+All of them give what the plain formulas in `losses` give (tests compare them). On a CPU they go through a
 few rows at a time, so that these stay in cache, and leave out those that do not count; they take about half
 the time, which is a good part of a step where the student is small and the vocabulary is not. On other
 devices all rows are one piece: many small kernels would take longer, and to count rows would wait for the
@@ -74,6 +74,41 @@ class CoarseTargetsLoss(torch.autograd.Function):
             gradient[rows] = _weighted(slope, temperature * w[:, None]).to(gradient.dtype)
         ctx.save_for_backward(gradient)
         return total * temperature**2
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Scale the gradient."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer[0].to(gradient.dtype), None, None, None, None
+
+
+class SampledTargetsLoss(torch.autograd.Function):
+    """Σ_n w_n · KL(p_n ‖ student_n), p of the tokens ids [N,K] and of draws [N,S] from all others.
+
+    The teacher's logs p are [N,K+1], the last one that of all others together, of which every draw has 1/S;
+    a token that was drawn twice has 2/S.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, ids: Tensor, log_p: Tensor, draws: Tensor, weight: Tensor
+    ) -> Tensor:
+        """Return the loss; the gradient of the student's logits [N,V] is kept for backward."""
+        gradient = torch.zeros_like(student)
+        total = weight.new_zeros(())
+        for rows in _chunks(weight):
+            log_q = _log_softmax(student[rows], 1.0)  # [R,V]
+            known = log_p[rows].to(weight.dtype).exp()
+            drawn = draws[rows]
+            share = (known[:, -1:] / drawn.shape[-1]).expand(drawn.shape)
+            p = torch.zeros_like(log_q).scatter_(-1, ids[rows], known[:, :-1]).scatter_add_(-1, drawn, share)
+            slope = log_q.exp().sub_(p)
+            kl = (torch.xlogy(p, p) - p * log_q).sum(-1)
+            w = weight[rows]
+            total += _weighted(kl, w).sum()
+            gradient[rows] = _weighted(slope, w[:, None]).to(gradient.dtype)
+        ctx.save_for_backward(gradient)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None, None, None]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgetext.distill.fused import CoarseTargetsLoss, SoftTargetsLoss, row_weights
+from edgetext.distill.fused import CoarseTargetsLoss, SampledTargetsLoss, SoftTargetsLoss, row_weights
 from edgetext.errors import ConfigError
 
 
@@ -30,6 +30,9 @@ class SparseTargets(NamedTuple):
     """[B,T,K], their log-probabilities at temperature 1."""
     log_tail: Tensor
     """[B,T], log of the probability left to the V - K other tokens."""
+    tail_ids: Tensor | None = None
+    """[B,T,S] int64, drawn from those; each stands for 1/S of it, which in the mean is the teacher's
+    distribution (Anshumann et al. 2025). None, or S = 0: nothing is known of the tail's shape."""
 
 
 _IMPOSSIBLE = -1000.0
@@ -97,10 +100,15 @@ def soft_cross_entropy(
     return loss
 
 
-def coarse_cross_entropy(
+def sparse_cross_entropy(
     student_logits: Tensor, targets: SparseTargets, mask: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """`soft_cross_entropy` over the K + 1 events of stored targets; see `sparse_log_probs`."""
+    """`soft_cross_entropy` with stored targets.
+
+    At temperature 1 the tail is what was drawn from it, whose gradient is that of the teacher's whole
+    distribution in the mean (the value is larger by what the draws lack of its entropy). At another, where
+    the draws are not in proportion, and without draws, the K + 1 events of `sparse_log_probs` are compared.
+    """
     if student_logits.shape[:-1] != targets.ids.shape[:-1]:
         raise ConfigError(
             f"logits of shape {list(student_logits.shape)} and stored targets of shape "
@@ -108,9 +116,12 @@ def coarse_cross_entropy(
         )
     log_p = sparse_log_probs(targets, student_logits.shape[-1], temperature)  # [B,T,K+1]
     weight = row_weights(student_logits, mask)
-    loss: Tensor = CoarseTargetsLoss.apply(  # type: ignore[no-untyped-call]
-        student_logits.flatten(0, 1), targets.ids.flatten(0, 1), log_p.flatten(0, 1), weight, temperature
-    )
+    rows = (student_logits.flatten(0, 1), targets.ids.flatten(0, 1), log_p.flatten(0, 1))
+    draws, loss = targets.tail_ids, student_logits.new_zeros(())
+    if temperature == 1.0 and draws is not None and draws.shape[-1]:
+        loss = SampledTargetsLoss.apply(*rows, draws.flatten(0, 1), weight)  # type: ignore[no-untyped-call]
+    else:
+        loss = CoarseTargetsLoss.apply(*rows, weight, temperature)  # type: ignore[no-untyped-call]
     return loss
 
 

@@ -258,7 +258,7 @@ def prediction_loss(
     if term.loss == "soft" and teacher.logits is not None:
         return losses.soft_cross_entropy(student_logits, teacher.logits, mask, term.temperature)
     if term.loss == "soft" and teacher.sparse is not None:
-        return losses.coarse_cross_entropy(student_logits, teacher.sparse, mask, term.temperature)
+        return losses.sparse_cross_entropy(student_logits, teacher.sparse, mask, term.temperature)
     ours, theirs = teacher.log_probs(student_logits)
     if term.loss == "reverse-kl":
         return losses.reverse_kl(ours, theirs, mask)

@@ -84,7 +84,8 @@ class CachedTargets:
         """Look the rows up by their place in the stream."""
         T, device = batch.mask.shape[1], batch.tokens.device
         starts = batch.starts.cpu()
-        sparse = SparseTargets(*(tensor.to(device) for tensor in self.cache.lookup(starts, T)))
+        found = self.cache.lookup(starts, T)
+        sparse = SparseTargets(*(tensor.to(device) for tensor in found if tensor is not None))
         hidden: tuple[Tensor, ...] = ()
         if self.hidden:
             hidden = tuple(layer.to(device) for layer in self.cache.lookup_hidden(starts, T))

@@ -23,9 +23,9 @@ from edgetext.distill.byte_pairs import keep_tokens, translate
 from edgetext.errors import CheckpointError, ConfigError
 from edgetext.models.base import GeneratorModel, Output, State
 from edgetext.models.huggingface import HuggingFaceGenerator, is_huggingface, load_huggingface, special_ids
-from edgetext.tokenization import split_long
+from edgetext.tokenization import split_long, tokenizer_document
 from edgetext_runtime.tokenizer import Tokenizer
-from edgetext_runtime.tokenizer_format import EOS, PAD, UNK, read_tokenizer, tokenizer_document
+from edgetext_runtime.tokenizer_format import EOS, PAD, UNK, read_tokenizer
 
 __all__ = [
     "VOCABULARY_FILE",

@@ -27,6 +27,8 @@ NO_SETTING = {
     *("corpus", "tokenizer", "vocab_size"),
 }
 """Parts of a configuration that do not tell two experiments apart; text and tokenizer go by their hashes."""
+STAGES = ("finetune", "refine", "quantized")
+"""Stages that a run may leave out; `refine` also has a table of settings."""
 WORDS_OF_A_RECIPE = {"name", "summary", "source"}
 """Parts of a recipe that say what it is, not what it does."""
 
@@ -185,8 +187,10 @@ def _recipe(value: Any) -> str:
 
 
 def _settings(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What tells one experiment from another, flat."""
-    chosen = {name: value for name, value in config.items() if name not in NO_SETTING}
+    """What tells one experiment from another, flat: no settings of a stage that took no steps."""
+    idle = {stage for stage in STAGES if config.get(f"{stage}_steps") == 0}
+    unused = {*idle, *(f"{stage}_rate" for stage in idle)}
+    chosen = {name: value for name, value in config.items() if name not in NO_SETTING | unused}
     recipe = chosen.pop("recipe", None)
     if isinstance(recipe, Mapping):
         chosen["recipe"] = {k: v for k, v in recipe.items() if k not in WORDS_OF_A_RECIPE}

@@ -18,6 +18,7 @@ from edgetext.errors import ConfigError
 from edgetext.evaluate.markdown import table
 from edgetext.models import KINDS, ModelConfig, build_model
 from edgetext.models.presets import PRESETS, resolve_model
+from edgetext.tokenization import tokenizer_document
 from edgetext_export.bundle import GENERATION, bundle_manifest
 from edgetext_export.graph import build_step_graph
 from edgetext_export.ladder import Rung, ladders
@@ -26,7 +27,7 @@ from edgetext_export.writer import write_bundle
 from edgetext_runtime.bundle import Bundle
 from edgetext_runtime.generator import Generator
 from edgetext_runtime.tokenizer import Tokenizer
-from edgetext_runtime.tokenizer_format import EOS, PAD, UNK, tokenizer_document
+from edgetext_runtime.tokenizer_format import EOS, PAD, UNK
 
 TOKENIZER_BYTES = 30
 """Bytes per token id that a tokenizer is counted with if it is not given: byte-level BPE of English has 24 to

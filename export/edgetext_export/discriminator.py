@@ -19,7 +19,7 @@ from edgetext.errors import ExportError
 from edgetext.evaluate.frontier import beginnings
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
 from edgetext_export.quantize import FloatArray, check_finite
-from edgetext_runtime.rating import rate, rating_session
+from edgetext_runtime import rating
 
 LARGEST_ERROR = 1e-3
 """Most that a logit of the graph may differ from torch's, on beginnings of test documents."""
@@ -37,7 +37,7 @@ def checked_discriminator(run_dir: Path, test: NDArray[np.unsignedinteger]) -> b
     model = build_discriminator_graph(rater)
     texts: list[Any] = beginnings(test, CHECKED_TEXTS, rater.length)
     ended = [len(text) < rater.length for text in texts]
-    ours = rate(*rating_session(model), texts, ended, rater.eos_id, rater.pad_id)
+    ours = rating.Rater(model, rater.eos_id, rater.pad_id)(texts, ended)
     error = float(np.abs(ours - rater(texts, ended)).max())
     if not error <= LARGEST_ERROR:
         raise ExportError(f"the exported discriminator's logits differ from torch's by {error:.3g}")

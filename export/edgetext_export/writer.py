@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +35,7 @@ def write_bundle(
     check_names([MANIFEST, *members], str(path))
     ordered = {name: members[name] for name in MEMBER_LIMITS if name in members}
     records = {name: record(content) for name, content in ordered.items()}
-    contents = {MANIFEST: replace(manifest, members=records).to_json(), **ordered}
+    contents = {MANIFEST: manifest_json(replace(manifest, members=records)), **ordered}
     for name, content in contents.items():
         check_size(name, len(content), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -52,6 +53,24 @@ def write_bundle(
             f"cannot write the bundle {path}: {error}; check the folder and the free space"
         ) from error
     return path
+
+
+def manifest_json(manifest: Manifest) -> bytes:
+    """The manifest as deterministic UTF-8 JSON. Raises BundleError if it holds what JSON does not."""
+    document = {f.name: getattr(manifest, f.name) for f in fields(manifest)}
+    document["state"] = [asdict(entry) for entry in manifest.state]
+    document["members"] = {name: asdict(record) for name, record in manifest.members.items()}
+    try:
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"manifest.json: cannot be written as JSON: {error}") from error
+    return (text + "\n").encode("utf-8")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON: {value!r}")
 
 
 def _write_archive(file: BinaryIO, contents: Mapping[str, bytes]) -> None:

@@ -10,7 +10,7 @@ Importing the package is cheap: numpy loads with the first name used, onnxruntim
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from edgetext_runtime.errors import (
+from .errors import (
     BundleError,
     DependencyError,
     EdgetextError,
@@ -20,21 +20,21 @@ from edgetext_runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgetext_runtime.aio import AsyncGenerationStream
-    from edgetext_runtime.bundle import Bundle, Manifest, read_bundle
-    from edgetext_runtime.generator import (
+    from .aio import AsyncGenerationStream
+    from .bundle import Bundle, Manifest, read_bundle
+    from .generator import (
         Generation,
         GenerationStream,
         Generator,
         Piece,
         Score,
     )
-    from edgetext_runtime.options import Options
-    from edgetext_runtime.processors import LogitsProcessor
-    from edgetext_runtime.prompt_state import PromptState
-    from edgetext_runtime.sampling import SamplingParams
-    from edgetext_runtime.session import StepSession
-    from edgetext_runtime.tokenizer import Tokenizer
+    from .options import Options
+    from .processors import LogitsProcessor
+    from .prompt_state import PromptState
+    from .sampling import SamplingParams
+    from .session import StepSession
+    from .tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 

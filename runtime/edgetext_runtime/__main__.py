@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from edgetext_runtime import EdgetextError, __version__
-from edgetext_runtime.console import discard_stdout, generate_to, verify_to
+from . import EdgetextError, __version__
+from .console import discard_stdout, generate_to, verify_to
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from edgetext_runtime.results import Generation, GenerationStream, Piece
+from .results import Generation, GenerationStream, Piece
 
 
 class AsyncGenerationStream(AsyncIterator[Piece]):
-    """A :class:`~edgetext_runtime.results.GenerationStream` to read with ``async for``.
+    """A `results.GenerationStream` to read with ``async for``.
 
     Cancelling the task that reads it cancels the generation, and so does the end of an ``async with`` block.
     """
@@ -39,7 +39,7 @@ class AsyncGenerationStream(AsyncIterator[Piece]):
             await self.read()
 
     def cancel(self) -> None:
-        """End the generation after the step in progress; see :meth:`GenerationStream.cancel`."""
+        """End the generation after the step in progress; see `GenerationStream.cancel`."""
         self._stream.cancel()
 
     async def read(self) -> Generation:
@@ -53,7 +53,7 @@ class AsyncGenerationStream(AsyncIterator[Piece]):
 
     @property
     def result(self) -> Generation:
-        """The finished generation; see :attr:`GenerationStream.result`."""
+        """The finished generation; see `GenerationStream.result`."""
         return self._stream.result
 
 

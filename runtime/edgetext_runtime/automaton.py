@@ -1,6 +1,6 @@
 """Patterns as trees, and trees as byte automata: what constrained generation is compiled to.
 
-A tree (:data:`Node`) says which texts match; :func:`compile_tree` turns it into a deterministic automaton
+A tree (`Node`) says which texts match; `compile_tree` turns it into a deterministic automaton
 over the bytes of their UTF-8: Thompson's construction (1968), then the subset construction (Rabin & Scott
 1959). Both are bounded, so that no pattern can exhaust the memory.
 """
@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetext_runtime.errors import InputError
+from .errors import InputError
 
 MAX_STATES = 20_000
 """Most states of an automaton: 20 MB of transitions."""
@@ -106,10 +106,6 @@ class Automaton:
         for byte in data:
             state = int(self.table[state, byte])
         return state
-
-    def matches(self, data: bytes) -> bool:
-        """Whether these bytes are a whole match."""
-        return bool(self.accepts[self.walk(1, data)])
 
 
 def avoid(texts: Iterable[str], name: str) -> Automaton:

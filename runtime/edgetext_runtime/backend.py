@@ -3,11 +3,16 @@
 import os
 import re
 from types import ModuleType
+from typing import Any
 
-from edgetext_runtime.errors import DependencyError, ProviderError
+from .errors import BundleError, DependencyError, ProviderError
+from .manifest import REEXPORT
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Execution providers by the name users give them."""
+_LOG_FATAL_ONLY = 4
+_EXTERNAL_DATA = b"\n\x08location"
+"""How a tensor whose weights lie in another file starts to say so (a protobuf key of 8 letters)."""
 
 
 def load_onnxruntime() -> ModuleType:
@@ -59,3 +64,29 @@ def check_version(ort: ModuleType, floor: str) -> None:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def load_model(
+    model: bytes, member: str, *, threads: int = 1, spinning: bool = False, provider: str = PROVIDERS["cpu"]
+) -> Any:
+    """An ``InferenceSession`` of a model of a bundle; ``member`` is its name there.
+
+    Raises:
+        BundleError: if it cannot be loaded, or is not all in one file.
+        DependencyError: if onnxruntime is missing.
+    """
+    if _EXTERNAL_DATA in model:
+        raise BundleError(f"{member} keeps weights in another file, which is not allowed; {REEXPORT}")
+    ort = load_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _LOG_FATAL_ONLY  # errors come as exceptions
+    options.enable_mem_pattern = False  # a plan is kept for every prompt length: memory that grows
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    try:
+        # A fallback would try the same again, and print that it does.
+        return ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+    except Exception as error:  # onnxruntime's errors have no common base but this
+        raise BundleError(f"{member}: onnxruntime cannot load it ({error}); {REEXPORT}") from error

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from edgetext_runtime.decoding import Transcript
-from edgetext_runtime.request import Request, TokenSource, last_logits
-from edgetext_runtime.results import Generation, Timings
+from .decoding import Transcript
+from .request import Request, TokenSource, last_logits
+from .results import Generation, Timings
 
 MOST_ROWS = 32
 """Most sequences in one call: bounds the memory."""

@@ -2,7 +2,7 @@
 
 The score of a text of n tokens (its end included) is the sum of their log-probabilities over
 ``n ** length_penalty`` (Wu et al. 2016, eq. 14, without its constant): 0 favours short texts, 1 is the mean.
-With penalties, bans or constraints, "log-probability" is what :class:`~edgetext_runtime.processors.Chooser`
+With penalties, bans or constraints, "log-probability" is what `processors.Chooser`
 makes of the model's (as in the transformers library): not renormalised, and minus infinity where banned.
 
 Sampling options and the seed have no part in it. The search ends when no unfinished text can become better
@@ -17,12 +17,12 @@ from threading import Event
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetext_runtime.decoding import Transcript
-from edgetext_runtime.errors import InputError
-from edgetext_runtime.processors import Chooser
-from edgetext_runtime.request import Request, last_logits, log_softmax, prefilled
-from edgetext_runtime.results import FinishReason, Piece, PieceGenerator, Timings
-from edgetext_runtime.sampling import FloatArray, SamplingParams
+from .decoding import Transcript
+from .errors import InputError
+from .processors import Chooser
+from .request import Request, last_logits, log_softmax, prefilled
+from .results import FinishReason, Piece, PieceGenerator, Timings
+from .sampling import FloatArray, SamplingParams
 
 _GREEDY = SamplingParams(temperature=0)
 

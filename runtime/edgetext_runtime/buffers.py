@@ -1,18 +1,16 @@
 """The memory that calls of the step graph read and write: the state, and the small tensors."""
 
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
+from .sampling import FloatArray, IntArray, SamplingParams
 
 _SAMPLING_INPUTS = {"temperature": np.float32, "top_k": np.int64, "top_p": np.float32, "min_p": np.float32}
 
 
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What one call of the graph gives.
 
     Attributes:

@@ -7,12 +7,11 @@ Nothing in a bundle is ever executed or unpickled.
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from edgetext_runtime.archive import list_members
-from edgetext_runtime.errors import BundleError
-from edgetext_runtime.manifest import (
+from .archive import list_members
+from .errors import BundleError
+from .manifest import (
     FORMAT_VERSION,
     REEXPORT,
     UPGRADE,
@@ -51,14 +50,14 @@ _OPTIONAL = {"discriminator.onnx"}
 _ZIP_OVERHEAD = _MIB
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """A bundle that has been read and checked.
 
     Attributes:
         manifest: what the model is.
         members: content of every member but the manifest.
-        sha256: hash of the whole file, or of the manifest where the bundle is a folder; it names the bundle.
+        sha256: hash of the manifest, which has those of all other members: it names the content, whether it
+            lies in a file or in a folder.
     """
 
     manifest: Manifest
@@ -109,20 +108,20 @@ def _read_archive(data: bytes, label: str) -> Bundle:
             raise BundleError(f"{label}: {entry.name} is compressed, members are stored; {REEXPORT}")
         check_size(entry.name, entry.size, label)
     contents = {entry.name: data[entry.start : entry.start + entry.size] for entry in entries}
-    return _checked(contents, hashlib.sha256(data).hexdigest(), label)
+    return _checked(contents, label)
 
 
 def _read_folder(folder: str) -> Bundle:
     names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     check_names(names, folder)
     contents = {name: _read_file(os.path.join(folder, name), MEMBER_LIMITS[name]) for name in names}
-    return _checked(contents, hashlib.sha256(contents[MANIFEST]).hexdigest(), folder)
+    return _checked(contents, folder)
 
 
-def _checked(contents: dict[str, bytes], digest: str, label: str) -> Bundle:
+def _checked(contents: dict[str, bytes], label: str) -> Bundle:
     """Compare the content with the manifest: the same members, each with its size and hash."""
     try:
-        manifest = Manifest.from_json(contents.pop(MANIFEST))
+        manifest = Manifest.from_json(document := contents.pop(MANIFEST))
     except BundleError as error:
         raise BundleError(f"{label}: {error}") from error
     if set(manifest.members) != set(contents):
@@ -133,7 +132,7 @@ def _checked(contents: dict[str, bytes], digest: str, label: str) -> Bundle:
             raise BundleError(
                 f"{label}: {name} does not match its size and SHA-256 in the manifest; {REEXPORT}"
             )
-    return Bundle(manifest, contents, digest)
+    return Bundle(manifest, contents, hashlib.sha256(document).hexdigest())
 
 
 def record(content: bytes) -> MemberRecord:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.manifest import parse_json_object
+from .errors import BundleError, InputError
+from .manifest import parse_json_object
 
 
 def generate_to(
@@ -29,7 +29,7 @@ def generate_to(
     Raises:
         EdgetextError: for whatever is wrong with the bundle, the prompt or a setting.
     """
-    from edgetext_runtime.generator import Generator
+    from .generator import Generator
 
     if isinstance(path := settings.get("json_schema"), str):
         settings["json_schema"] = _read_schema(path)
@@ -61,7 +61,7 @@ def verify_to(
     Raises:
         EdgetextError: for whatever is wrong with the bundle.
     """
-    from edgetext_runtime.generator import Generator
+    from .generator import Generator
 
     generator = Generator.load(model, threads="auto" if threads is None else threads, provider=provider)
     failed = generator.verify()

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetext_runtime.automaton import Automaton, Choice, Node, avoid, compile_tree, literal
-from edgetext_runtime.errors import InputError
-from edgetext_runtime.json_schema import parse_schema
-from edgetext_runtime.options import Settings
-from edgetext_runtime.patterns import parse_pattern
-from edgetext_runtime.tokenizer import Tokenizer, WordTokenizer
+from .automaton import Automaton, Choice, Node, avoid, compile_tree, literal
+from .errors import InputError
+from .json_schema import parse_schema
+from .options import Settings
+from .patterns import parse_pattern
+from .tokenizer import Tokenizer, WordTokenizer
 
 _KEPT_MASKS = 1024
 _KEPT_CONSTRAINTS = 64
@@ -35,7 +35,7 @@ class GuideState(NamedTuple):
 
     Attributes:
         state: of the automaton.
-        variant: how the next token is written, see :class:`Vocabulary`.
+        variant: how the next token is written, see `Vocabulary`.
     """
 
     state: int

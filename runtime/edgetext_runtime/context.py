@@ -12,8 +12,8 @@ What was dropped is forgotten by the model, though penalties and processors stil
 
 from collections.abc import Sequence
 
-from edgetext_runtime.errors import InputError
-from edgetext_runtime.options import ContextPolicy
+from .errors import InputError
+from .options import ContextPolicy
 
 
 def fit_prompt(

@@ -7,10 +7,10 @@ from threading import Event
 
 import numpy as np
 
-from edgetext_runtime.processors import Chooser
-from edgetext_runtime.request import Request, TokenSource, prefilled
-from edgetext_runtime.results import FinishReason, Generation, Likely, Piece, PieceGenerator, Timings
-from edgetext_runtime.stopping import StopFilter
+from .processors import Chooser
+from .request import Request, TokenSource, prefilled
+from .results import FinishReason, Generation, Likely, Piece, PieceGenerator, Timings
+from .stopping import StopFilter
 
 
 class Transcript:
@@ -133,11 +133,11 @@ def decode_best(request: Request, cancelled: Event) -> PieceGenerator:
     by_rater = request.rater is not None
     plain = replace(settings, best_of=1, choose_by="likelihood", logprobs=settings.logprobs or not by_rater)
     seeds = [(settings.seed + number) % (1 << 64) for number in range(settings.best_of)]
-    candidates = [replace(request, settings=replace(plain, seed=seed)) for seed in seeds]
+    candidates = [request._replace(settings=replace(plain, seed=seed)) for seed in seeds]
     results: list[Generation] = []
     if request.rater is not None:
-        from edgetext_runtime.batch import decode_batch
-        from edgetext_runtime.rating import choose
+        from .batch import decode_batch
+        from .rating import choose
 
         results = decode_batch(candidates)
         best = results[choose(request.rater, request.prompt[1:], results, settings.choose_by, settings.seed)]

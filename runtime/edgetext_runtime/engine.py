@@ -1,35 +1,25 @@
 """What runs the step graph: ONNX Runtime or numpy, by name or by what is installed.
 
-Both are a :class:`StepBackend`; everything above (generation, batches, beams, prompt states) knows only that.
+Both are a `StepBackend`; everything above (generation, batches, beams, prompt states) knows only that.
 """
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.errors import DependencyError, InputError, ProviderError
-from edgetext_runtime.manifest import REEXPORT, Manifest, StateTensor, is_count
-from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
+from .buffers import StepResult
+from .errors import DependencyError, InputError, ProviderError
+from .manifest import REEXPORT, Manifest, StateTensor, is_count
+from .sampling import AnyArray, FloatArray, IntArray, SamplingParams
 
 PROVIDER_NAMES = ("auto", "cpu", "cuda", "numpy")
 """What ``provider=`` takes; ``"auto"`` is ONNX Runtime on the CPU where it is installed, else numpy."""
 Threads = int | Literal["auto"]
 SMALL_MODEL = 4 << 20
 """Operators of a model of fewer bytes are too short to be shared out between threads."""
-StateArrays = tuple[NDArray[Any], ...]
+StateArrays = tuple[AnyArray, ...]
 """A state as numpy arrays in the order of the manifest: [B, …], KV caches cut to the tokens seen so far."""
-
-
-class StepOutput(Protocol):
-    """The sampled tokens, int64 [B], and the logits, float32 [B, n, V], where they were asked for."""
-
-    @property
-    def next_token(self) -> IntArray: ...  # noqa: D102 - said above
-
-    @property
-    def logits(self) -> FloatArray | None: ...  # noqa: D102 - said above
 
 
 class StepBackend(Protocol):
@@ -51,7 +41,7 @@ class StepBackend(Protocol):
         uniform: FloatArray,
         positions: IntArray | None = None,
         want_logits: bool = False,
-    ) -> StepOutput:
+    ) -> StepResult:
         """Feed tokens [B, T], advance the state, sample after the last position."""
 
     def step(self, token: int, state: Any, sampling: SamplingParams, uniform: float) -> int:
@@ -60,7 +50,7 @@ class StepBackend(Protocol):
     def read_state(self, state: Any) -> StateArrays:
         """Copies of the state's tensors, little more than what the tokens so far need."""
 
-    def write_state(self, arrays: Sequence[NDArray[Any]], length: int) -> Any:
+    def write_state(self, arrays: Sequence[AnyArray], length: int) -> Any:
         """A state with these contents (copied) after ``length`` tokens."""
 
 
@@ -78,20 +68,20 @@ def open_session(
     if provider == "auto":
         provider = "cpu" if _has_onnxruntime() else "numpy"
     if provider == "numpy":
-        from edgetext_runtime.numpy_session import NumpySession
+        from .numpy_session import NumpySession
 
         return NumpySession(model, manifest, threads=1 if threads == "auto" else threads)
-    from edgetext_runtime.session import StepSession
+    from .session import StepSession
 
     if threads == "auto" and provider == "cpu" and len(model) >= SMALL_MODEL:
-        from edgetext_runtime.tuning import tuned_session
+        from .tuning import tuned_session
 
         return tuned_session(model, manifest, sha256)
     return StepSession(model, manifest, threads=1 if threads == "auto" else threads, provider=provider)
 
 
 def _has_onnxruntime() -> bool:
-    from edgetext_runtime.backend import load_onnxruntime
+    from .backend import load_onnxruntime
 
     try:
         load_onnxruntime()
@@ -100,7 +90,7 @@ def _has_onnxruntime() -> bool:
     return True
 
 
-def zero_state(manifest: Manifest, batch: int) -> list[NDArray[Any]]:
+def zero_state(manifest: Manifest, batch: int) -> list[AnyArray]:
     """The tensors of ``batch`` sequences before their first token, of full size.
 
     Raises:
@@ -112,12 +102,12 @@ def zero_state(manifest: Manifest, batch: int) -> list[NDArray[Any]]:
     return [np.zeros(shape, dtype) for shape, dtype in shapes]
 
 
-def used_part(entry: StateTensor, array: NDArray[Any], length: int) -> NDArray[Any]:
+def used_part(entry: StateTensor, array: AnyArray, length: int) -> AnyArray:
     """The part of a state tensor that counts after ``length`` tokens, as a view."""
     return array[tuple(slice(length if axis == "context" else None) for axis in entry.shape)]
 
 
-def whole_state(manifest: Manifest, arrays: Sequence[NDArray[Any]], length: int) -> list[NDArray[Any]]:
+def whole_state(manifest: Manifest, arrays: Sequence[AnyArray], length: int) -> list[AnyArray]:
     """Copies of a state's tensors, KV caches at their full size.
 
     Raises:
@@ -142,7 +132,7 @@ def whole_state(manifest: Manifest, arrays: Sequence[NDArray[Any]], length: int)
 def check_step(
     manifest: Manifest, tokens: IntArray, state: Any, uniform: FloatArray, positions: IntArray | None
 ) -> IntArray:
-    """Check what :meth:`StepBackend.run` is given; return the positions, by default the last.
+    """Check what `StepBackend.run` is given; return the positions, by default the last.
 
     Raises:
         InputError: if a shape, a token or a position is out of range, or the context is full.

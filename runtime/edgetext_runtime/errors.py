@@ -9,7 +9,7 @@ Each message says what was wrong, where, and the next step (the option to change
     ├── ProviderError                   the requested execution provider is not available
     └── DependencyError (ImportError)   a package that is not installed; carries the exact pip command
 
-The workstation side (``edgetext.errors``) hangs its own branches under :class:`EdgetextError`.
+The workstation side (``edgetext.errors``) hangs its own branches under `EdgetextError`.
 """
 
 

@@ -1,17 +1,15 @@
 """The golden cases of a bundle: prompts with the tokens they gave where the bundle was made."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.manifest import REEXPORT, is_count, parse_json_object
-from edgetext_runtime.sampling import GenerationDefaults, check_seed
+from .errors import BundleError, InputError
+from .manifest import REEXPORT, is_count, parse_json_object
+from .sampling import GenerationDefaults, check_seed
 
 _FIELDS = {"prompt", "prompt_tokens", "sampling", "tokens"}
 
 
-@dataclass(frozen=True)
-class GoldenCase:
+class GoldenCase(NamedTuple):
     """One case.
 
     Attributes:

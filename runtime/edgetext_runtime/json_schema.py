@@ -17,9 +17,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from edgetext_runtime.automaton import Chars, Choice, Listing, Node, Repeat, Sequence, complement, literal
-from edgetext_runtime.errors import InputError
-from edgetext_runtime.manifest import is_count
+from .automaton import Choice, Listing, Node, Repeat, Sequence, literal
+from .errors import InputError
+from .manifest import is_count
+from .patterns import parse_pattern
 
 _MOST_NESTED = 16
 _MOST_LENGTH = 1000
@@ -44,42 +45,12 @@ _KEYWORDS = {
 }
 
 
-def _digits(least: int, most: int) -> Node:
-    return Repeat(Chars(((0x30, 0x39),)), least, most)
-
-
-def _optional(node: Node) -> Node:
-    return Repeat(node, 0, 1)
-
-
-_SPACE = _optional(literal(" "))
-_COMMA = Sequence((literal(","), _SPACE))
-_INTEGER = Sequence(
-    (
-        _optional(literal("-")),
-        Choice((literal("0"), Sequence((Chars(((0x31, 0x39),)), _digits(0, 14))))),
-    )
-)
-_FRACTION = Sequence((literal("."), _digits(1, 15)))
-_EXPONENT = Sequence(
-    (Chars(((0x45, 0x45), (0x65, 0x65))), _optional(Choice((literal("+"), literal("-")))), _digits(1, 2))
-)
-_NUMBER = Sequence((_INTEGER, _optional(_FRACTION), _optional(_EXPONENT)))
-_HEX = ((0x30, 0x39), (0x41, 0x46), (0x61, 0x66))
-_NOT_D = ((0x30, 0x39), (0x41, 0x43), (0x45, 0x46), (0x61, 0x63), (0x65, 0x66))
-_CODE = Choice(  # four hexadecimal digits that are no surrogate
-    (
-        Sequence((Chars(_NOT_D), Repeat(Chars(_HEX), 3, 3))),
-        Sequence((Chars(((0x44, 0x44), (0x64, 0x64))), Chars(((0x30, 0x37),)), Repeat(Chars(_HEX), 2, 2))),
-    )
-)
-_ESCAPES = tuple((ord(c), ord(c)) for c in '"\\/bfnrt')
-_CHARACTER = Choice(
-    (
-        Chars(complement([(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)])),
-        Sequence((literal("\\"), Choice((Chars(_ESCAPES), Sequence((literal("u"), _CODE)))))),
-    )
-)
+_SPACE = parse_pattern(" ?")
+_COMMA = parse_pattern(", ?")
+_INTEGER = parse_pattern(r"-?(0|[1-9]\d{0,14})")
+_NUMBER = parse_pattern(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?([eE][+-]?\d{1,2})?")
+_CODE = r"[0-9A-CE-Fa-ce-f][0-9A-Fa-f]{3}|[dD][0-7][0-9A-Fa-f]{2}"  # hexadecimal, and no surrogate
+_CHARACTER = parse_pattern(rf'[^\x00-\x1f"\\]|\\(["\\/bfnrt]|u({_CODE}))')
 
 
 def parse_schema(schema: Mapping[str, Any]) -> Node:
@@ -161,7 +132,7 @@ def _typed(kind: str, schema: Mapping[str, Any], where: str, depth: int) -> Node
         case "number":
             return _NUMBER
         case "boolean":
-            return Choice((literal("true"), literal("false")))
+            return parse_pattern("true|false")
         case _:
             return literal("null")
 
@@ -185,7 +156,7 @@ def _array(schema: Mapping[str, Any], where: str, depth: int) -> Node:
         return literal("[]")
     following = Repeat(Sequence((_COMMA, item)), max(0, least - 1), None if most is None else most - 1)
     filled = Sequence((item, following))
-    return Sequence((literal("["), filled if least else _optional(filled), literal("]")))
+    return Sequence((literal("["), filled if least else Repeat(filled, 0, 1), literal("]")))
 
 
 def _object(schema: Mapping[str, Any], where: str, depth: int) -> Node:

@@ -1,17 +1,16 @@
 """The manifest of a bundle: what the model is, what state it carries, and what the other members hash to.
 
-A :class:`Manifest` that exists is valid: every field is checked when it is built, whether it comes from a
-file or from an exporter. All problems are :class:`~edgetext_runtime.errors.BundleError`.
+A `Manifest` that exists is valid: every field is checked when it is built, whether it comes from a
+file or from an exporter. All problems are `errors.BundleError`.
 """
 
 import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from edgetext_runtime.errors import BundleError
+from .errors import BundleError
 
 FORMAT_VERSION = 1
 ARCHITECTURES = ("lstm", "gru", "transformer")
@@ -24,8 +23,7 @@ MAX_STATE_BYTES = 1 << 31
 
 REEXPORT = "the bundle is damaged or not from edgetext: download or export it again"
 UPGRADE = "made by a newer edgetext: pip install -U edgetext-runtime"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
+_HEXADECIMAL = set("0123456789abcdef")
 
 
 def parse_json_object(data: bytes | str, member: str) -> dict[str, Any]:
@@ -76,7 +74,7 @@ class StateTensor:
         input: name of the graph input that takes the past value.
         output: name of the graph output that gives the present value.
         shape: a positive size or a name per axis: ``"batch"`` first, ``"context"`` once in a KV cache.
-        dtype: a key of :data:`STATE_DTYPES`.
+        dtype: a key of `STATE_DTYPES`.
         kind: ``"recurrent"`` (replaced at every call) or ``"kv_cache"`` (written in place: past and present
             are bound to one buffer of capacity ``context_length``).
     """
@@ -119,7 +117,7 @@ class MemberRecord:
     def __post_init__(self) -> None:
         """Check both fields."""
         _require(is_count(self.size), "members", f"has a size of {self.size!r}")
-        valid = isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256) is not None
+        valid = isinstance(self.sha256, str) and len(self.sha256) == 64 and set(self.sha256) <= _HEXADECIMAL
         _require(valid, "members", f"has an invalid sha256 {self.sha256!r}")
 
 
@@ -180,9 +178,9 @@ class Manifest:
         _require(architecture in ARCHITECTURES, "architecture", f"{architecture!r} is not in {ARCHITECTURES}")
         _require(precision in PRECISIONS, "precision", f"{precision!r} is not in {PRECISIONS}")
         _require(isinstance(self.quantisation.get("recipe"), str), "quantisation", "must name its recipe")
-        _require(
-            _VERSION.fullmatch(self.ort_floor) is not None, "ort_floor", f"{self.ort_floor!r} is no version"
-        )
+        numbers = self.ort_floor.split(".")
+        valid = len(numbers) in (2, 3) and all(n.isascii() and n.isdigit() for n in numbers)
+        _require(valid, "ort_floor", f"{self.ort_floor!r} is no version")
         self._check_special_tokens()
         self._check_state()
 
@@ -219,17 +217,6 @@ class Manifest:
     def eos_id(self) -> int:
         """The id that ends a document and begins every prompt."""
         return int(self.special_tokens["eos"] or 0)
-
-    def to_json(self) -> bytes:
-        """The manifest as deterministic UTF-8 JSON."""
-        document = {f.name: getattr(self, f.name) for f in fields(self)}
-        document["state"] = [asdict(entry) for entry in self.state]
-        document["members"] = {name: asdict(record) for name, record in self.members.items()}
-        try:
-            text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
-        except (TypeError, ValueError) as error:
-            raise BundleError(f"manifest.json: cannot be written as JSON: {error}") from error
-        return (text + "\n").encode("utf-8")
 
     @classmethod
     def from_json(cls, data: bytes | str) -> "Manifest":
@@ -280,9 +267,3 @@ def _state_tensor(entry: object) -> StateTensor:
     known = _known_fields(StateTensor, entry, "a state entry")
     _require(isinstance(known["shape"], list), f"state {known['input']!r}", "must have a list as its shape")
     return StateTensor(**{**known, "shape": tuple(known["shape"])})
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not JSON: {value!r}")

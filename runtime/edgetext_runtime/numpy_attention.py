@@ -1,22 +1,21 @@
 """The layers that only Transformers have: normalisation, rotary grouped-query attention, SiLU and GELU.
 
-As :mod:`edgetext_runtime.numpy_layers`, whose letters are used; G query heads share a key/value head.
+As `numpy_layers`, whose letters are used; G query heads share a key/value head.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from edgetext_runtime.numpy_layers import Call, Workspace
-from edgetext_runtime.sampling import FloatArray
+from .numpy_layers import Call, Workspace
+from .sampling import FloatArray
 
 _HALF: FloatArray = np.array(0.5, np.float32)
 _QUERIES = 128
 """Queries that attend at once, which bounds the scores of a long prompt."""
 
 
-@dataclass(frozen=True)
-class Norm:
+class Norm(NamedTuple):
     """RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x²) + epsilon) * weight."""
 
     x: int
@@ -26,8 +25,7 @@ class Norm:
     bias: FloatArray | None = None
     """With one it is LayerNorm (Ba et al. 2016): the mean is taken off first, the bias added last."""
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         x, out, bias = space.array(self.x), space.array(self.out), self.bias
         if bias is None:
             return self._scaled(x, out)
@@ -61,19 +59,27 @@ class Norm:
         return run
 
 
-@dataclass(frozen=True)
-class Silu:
-    """x * sigmoid(x)."""
+class Activation(NamedTuple):
+    """SiLU, x sigmoid(x), or GELU by its tanh approximation (Hendrycks & Gimpel 2016): x/2 (1 + tanh(g(x))).
+
+    g is x/2 for SiLU, and √(2/π) (x + 0.044715 x³) for GELU.
+    """
 
     x: int
     out: int
+    silu: bool
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
-        x, out = space.array(self.x), space.array(self.out)
+    def __call__(self, space: Workspace) -> Call:
+        x, out, silu = space.array(self.x), space.array(self.out), self.silu
 
         def run() -> None:
-            np.multiply(x, _HALF, out)
+            if silu:
+                np.multiply(x, _HALF, out)
+            else:
+                np.multiply(x, x, out)
+                np.multiply(out, np.float32(0.7978845608 * 0.044715), out)
+                np.add(out, np.float32(0.7978845608), out)
+                np.multiply(out, x, out)
             np.tanh(out, out)
             np.multiply(out, _HALF, out)
             np.add(out, _HALF, out)
@@ -82,32 +88,7 @@ class Silu:
         return run
 
 
-@dataclass(frozen=True)
-class Gelu:
-    """GELU by its tanh approximation (Hendrycks & Gimpel 2016): x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
-
-    x: int
-    out: int
-
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
-        x, out = space.array(self.x), space.array(self.out)
-
-        def run() -> None:
-            np.multiply(x, x, out)
-            np.multiply(out, np.float32(0.7978845608 * 0.044715), out)
-            np.add(out, np.float32(0.7978845608), out)
-            np.multiply(out, x, out)
-            np.tanh(out, out)
-            np.add(out, np.float32(1), out)
-            np.multiply(out, x, out)
-            np.multiply(out, _HALF, out)
-
-        return run
-
-
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """Causal grouped-query attention (Ainslie et al. 2023) over caches [B, K, context, D] in the state.
 
     Rotary positions (Su et al. 2021) pair the two halves of D. ``x`` are the slots of q, k and v, or one
@@ -125,8 +106,7 @@ class Attention:
     cos: FloatArray
     sin: FloatArray
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`~edgetext_runtime.numpy_layers.Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         keys, values = space.state[self.keys], space.state[self.values]
         B, K, _, D = keys.shape
         T, heads, turning = space.time, self.heads, self.heads + K

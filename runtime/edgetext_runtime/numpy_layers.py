@@ -1,8 +1,8 @@
 """The layers of the step graphs as numpy calls over buffers that are allocated once.
 
-A layer is a description (weights, and the slots it reads and writes). :meth:`Layer.bind` turns it into a call
-for one :class:`Workspace`, that is, for a number of sequences and tokens: a prompt binds a workspace, runs
-it once and drops it, decoding binds one for single tokens and runs it for each. All arithmetic is float32.
+A layer is a description (weights, and the slots it reads and writes). Called with a `Workspace`, that is, for
+a number of sequences and tokens, it gives its work there as a call: a prompt makes a workspace, runs it once
+and drops it, decoding makes one for single tokens and runs it for each. All arithmetic is float32.
 
 Quantised models keep the arithmetic of onnxruntime's kernels: weights are turned back into float32 once, and
 activations are rounded to 8 bits at every product as those kernels do; the float32 sums round differently.
@@ -11,13 +11,12 @@ Letters: B sequences, T tokens of a call, n positions, X any width, H hidden, K 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetext_runtime.sampling import FloatArray, IntArray
+from .sampling import AnyArray, FloatArray, IntArray
 
 Call = Callable[[], None]
 
@@ -28,8 +27,7 @@ _SMALLEST_PEAK: FloatArray = np.array(1e-36, np.float32)
 """Below it, 127 / peak would overflow; activations as small as that are nothing."""
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """A value between layers: float32 [B, T, width], or [B, n, width] of the positions that are wanted."""
 
     width: int
@@ -80,12 +78,11 @@ class Workspace:
 class Layer(Protocol):
     """What a plan consists of."""
 
-    def bind(self, space: Workspace) -> Call:
+    def __call__(self, space: Workspace) -> Call:
         """A call that computes this layer's outputs from its inputs in ``space``."""
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(NamedTuple):
     """Rows of a table. ``rows`` are their bytes, uint8 [V, ·], a view of the model file.
 
     Without ``scales`` they are float32; with them, [V, blocks], a byte stands for (byte - 128) * scale.
@@ -97,8 +94,7 @@ class Embedding:
     out: int
     least: int = 0
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         tokens = space.tokens
         if not self.least:
             return self._taken(space, tokens)
@@ -130,26 +126,23 @@ class Embedding:
         return run
 
 
-@dataclass(frozen=True)
-class Positions:
+class Positions(NamedTuple):
     """Rows of a table of learned positions [context, X], those of this call's tokens."""
 
     rows: FloatArray
     out: int
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         out, rows, time = space.array(self.out), self.rows, space.time
         return lambda: np.copyto(out, rows[space.past : space.past + time])
 
 
-def _take(rows: NDArray[Any], ids: IntArray, out: NDArray[Any]) -> None:
+def _take(rows: AnyArray, ids: IntArray, out: AnyArray) -> None:
     """Copy rows by their ids, which are in range; ``clip`` because other modes go through a buffer."""
     np.take(rows, ids, axis=0, out=out, mode="clip")
 
 
-@dataclass(frozen=True)
-class Linear:
+class Linear(NamedTuple):
     """x times ``weight`` [X, N]; with ``block``, x is rounded to ±127 per row and block of elements before.
 
     A quantised weight has rows of zeros up to a whole number of blocks.
@@ -160,8 +153,7 @@ class Linear:
     weight: FloatArray
     block: int = 0
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         x, weight, dot = space.array(self.x), self.weight, np.dot
         given = x.reshape(-1, x.shape[-1])
         out = space.array(self.out).reshape(-1, weight.shape[1])
@@ -223,8 +215,7 @@ def _round_bytes(x: FloatArray, levels: FloatArray, out: FloatArray) -> None:
     np.multiply(levels, scale, out=out)
 
 
-@dataclass(frozen=True)
-class Lstm:
+class Lstm(NamedTuple):
     """One LSTM layer (Hochreiter & Schmidhuber 1997, with forget gates), h and c in the state.
 
     ``weight`` [X + H + 1, 4H] takes (x, h, 1) to the gates i, o, f, g. The columns of the three sigmoids are
@@ -239,8 +230,7 @@ class Lstm:
     weight: FloatArray
     rounded: bool = False
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         h, c, weight = space.state[self.h], space.state[self.c], self.weight
         x, y = space.array(self.x), space.array(self.out)
         H = h.shape[1]
@@ -277,8 +267,7 @@ class Lstm:
         return run
 
 
-@dataclass(frozen=True)
-class Elementwise:
+class Elementwise(NamedTuple):
     """x ∘ y for an operation of two operands; ``y`` is a slot, or a vector [X] for every position."""
 
     operation: np.ufunc
@@ -286,23 +275,20 @@ class Elementwise:
     y: int | FloatArray
     out: int
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         x, out, operation = space.array(self.x), space.array(self.out), self.operation
         y = space.array(self.y) if isinstance(self.y, int) else self.y
         return lambda: void(operation(x, y, out))
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """The columns of x from ``start`` on, as many as the output is wide."""
 
     x: int
     out: int
     start: int
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         columns = space.array(self.x)[..., self.start : self.start + space.width(self.out)]
         if space.batch == space.time == 1:  # contiguous
             space.alias(self.out, columns)
@@ -311,15 +297,13 @@ class Columns:
         return lambda: np.copyto(out, columns)
 
 
-@dataclass(frozen=True)
-class Take:
+class Take(NamedTuple):
     """The positions whose logits are wanted: [B, T, X] → [B, n, X]."""
 
     x: int
     out: int
 
-    def bind(self, space: Workspace) -> Call:
-        """See :meth:`Layer.bind`."""
+    def __call__(self, space: Workspace) -> Call:
         x, positions = space.array(self.x), space.positions
         if len(positions) == space.time and np.array_equal(positions, np.arange(space.time)):
             space.alias(self.out, x)

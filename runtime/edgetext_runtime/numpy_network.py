@@ -1,23 +1,20 @@
 """The network of a graph as far as its nodes have been read: what values are, and the layers between."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-from numpy.typing import NDArray
-
-from edgetext_runtime.errors import BundleError
-from edgetext_runtime.manifest import Manifest, StateTensor
-from edgetext_runtime.numpy_layers import Layer, Slot
-from edgetext_runtime.numpy_weights import Weights, refuse
-from edgetext_runtime.onnx_reader import Attribute, Node
+from .errors import BundleError
+from .manifest import Manifest, StateTensor
+from .numpy_layers import Layer, Slot
+from .numpy_weights import Weights, refuse
+from .onnx_reader import Attribute, Node
+from .sampling import AnyArray
 
 _MOST_WIDTH = 1 << 20
 """Most numbers that all layers together may hold for one token."""
 
 
-@dataclass(frozen=True)
-class Hidden:
+class Hidden(NamedTuple):
     """A value of the network. ``axes``: B batch, T time, N positions, D the one direction, X the width."""
 
     slot: int
@@ -25,8 +22,7 @@ class Hidden:
     axes: str
 
 
-@dataclass(frozen=True)
-class StateValue:
+class StateValue(NamedTuple):
     """A state tensor, before (past) or after (present) a layer has advanced it; ``turned``: as [1, B, H]."""
 
     entry: StateTensor
@@ -34,7 +30,7 @@ class StateValue:
     turned: bool = False
 
 
-Symbol = str | NDArray[Any] | Hidden | StateValue | None
+Symbol = str | AnyArray | Hidden | StateValue | None
 """A meaning (of the rules), a constant, a value of the network, a state, or an operand that is not given."""
 
 

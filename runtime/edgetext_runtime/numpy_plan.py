@@ -2,27 +2,26 @@
 
 Nodes are read in order, and every value gets a symbol: what it is, and which axes it has. A node of the
 network becomes a layer (``numpy_turns``, ``numpy_products``). Those that count tokens or sample are compared
-with :data:`~edgetext_runtime.numpy_rules.RULES`, one by one, as sampling is not run from the graph. A node
+with `numpy_rules.RULES`, one by one, as sampling is not run from the graph. A node
 that is neither is refused by name: a graph means here what it means to onnxruntime, or it is not run.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from edgetext_runtime.manifest import Manifest
-from edgetext_runtime.numpy_layers import Layer, Slot
-from edgetext_runtime.numpy_network import Hidden, Network, StateValue, Symbol
-from edgetext_runtime.numpy_products import PRODUCTS
-from edgetext_runtime.numpy_rules import DEFAULTS, RULES
-from edgetext_runtime.numpy_turns import TURNS
-from edgetext_runtime.numpy_weights import refuse
-from edgetext_runtime.onnx_reader import Graph, Node
+from .manifest import Manifest
+from .numpy_layers import Layer, Slot
+from .numpy_network import Hidden, Network, StateValue, Symbol
+from .numpy_products import PRODUCTS
+from .numpy_rules import DEFAULTS, RULES
+from .numpy_turns import TURNS
+from .numpy_weights import refuse
+from .onnx_reader import Graph, Node
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What is run for every call of the graph.
 
     Attributes:

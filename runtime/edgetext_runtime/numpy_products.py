@@ -1,18 +1,16 @@
 """Nodes that compute: products, LSTM layers, attention, normalisation, and what is done element by element.
 
-As :mod:`edgetext_runtime.numpy_turns`, whose conventions hold.
+As `numpy_turns`, whose conventions hold.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.numpy_attention import Attention, Gelu, Norm, Silu
-from edgetext_runtime.numpy_layers import Elementwise, Linear, Lstm
-from edgetext_runtime.numpy_network import Hidden, Lowering, Network, StateValue, Symbol
-from edgetext_runtime.sampling import FloatArray
+from .numpy_attention import Activation, Attention, Norm
+from .numpy_layers import Elementwise, Linear, Lstm
+from .numpy_network import Hidden, Lowering, Network, StateValue, Symbol
+from .sampling import AnyArray, FloatArray
 
 _INT8_COMPUTE = 4
 """The accuracy level at which MatMulNBits rounds activations to 8 bits; none given is float32."""
@@ -81,8 +79,8 @@ def _lstm_bytes(net: Network, operands: list[Symbol]) -> list[Symbol]:
 def _recurrence(
     net: Network,
     x: Hidden,
-    w: NDArray[Any],
-    r: NDArray[Any],
+    w: AnyArray,
+    r: AnyArray,
     bias: Symbol,
     states: list[Symbol],
     scales: tuple[FloatArray, ...] = (),
@@ -131,22 +129,13 @@ def _elementwise(net: Network, operation: np.ufunc, operands: list[Symbol]) -> l
     return [out]
 
 
-def _silu(net: Network, operands: list[Symbol]) -> list[Symbol]:
-    net.attributes(alpha=1.0)
+def _activation(net: Network, operands: list[Symbol]) -> list[Symbol]:
+    silu = net.node.operator == "QuickGelu"
+    net.attributes(**({"alpha": 1.0} if silu else {}))
     match operands:
         case [Hidden() as x]:
             out = net.like(x)
-            net.layers.append(Silu(x.slot, out.slot))
-            return [out]
-    raise net.odd()
-
-
-def _gelu(net: Network, operands: list[Symbol]) -> list[Symbol]:
-    net.attributes()
-    match operands:
-        case [Hidden() as x]:
-            out = net.like(x)
-            net.layers.append(Gelu(x.slot, out.slot))
+            net.layers.append(Activation(x.slot, out.slot, silu))
             return [out]
     raise net.odd()
 
@@ -237,10 +226,10 @@ PRODUCTS: Mapping[tuple[str, str], Lowering] = {
     ("", "Mul"): _mul,
     ("", "SimplifiedLayerNormalization"): _norm,
     ("com.microsoft", "DynamicQuantizeLSTM"): _lstm_bytes,
-    ("com.microsoft", "FastGelu"): _gelu,
+    ("com.microsoft", "FastGelu"): _activation,
     ("com.microsoft", "GroupQueryAttention"): _attention,
     ("com.microsoft", "MatMulNBits"): _matmul_blocks,
-    ("com.microsoft", "QuickGelu"): _silu,
+    ("com.microsoft", "QuickGelu"): _activation,
     ("com.microsoft", "SkipLayerNormalization"): _add_norm,
     ("com.microsoft", "SkipSimplifiedLayerNormalization"): _add_norm,
 }

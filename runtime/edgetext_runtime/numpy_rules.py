@@ -2,7 +2,7 @@
 
 A node is written as operator, what its operands mean, and its attributes where they are not the default.
 Numbers are constants: ``-1`` is a scalar, ``[1]`` a vector. With these rules a graph is known to sample as
-:mod:`edgetext_runtime.sampling` defines it, so that definition can be run in its place.
+`sampling` defines it, so that definition can be run in its place.
 """
 
 from collections.abc import Mapping

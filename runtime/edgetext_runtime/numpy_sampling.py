@@ -1,12 +1,12 @@
-"""Sampling one token fast: the choices of :func:`edgetext_runtime.sampling.sample`, bit for bit.
+"""Sampling one token on the host, as `sampling` defines it, and fast.
 
-The reference sorts the vocabulary. Here greedy decoding takes the largest logit, ``top_k`` finds the k-th
-largest first and sorts only those that reach it, and a full sort is of integers that hold logit and id.
+Greedy decoding takes the largest logit, ``top_k`` finds the k-th largest first and sorts only those that
+reach it, and a full sort is of integers that hold logit and id.
 """
 
 import numpy as np
 
-from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
+from .sampling import FloatArray, IntArray, SamplingParams
 
 _FEW = 4
 """Below a quarter of the vocabulary, finding the largest is cheaper than sorting all."""
@@ -17,7 +17,7 @@ def choose(logits: FloatArray, params: SamplingParams, uniform: float) -> int:
 
     Args:
         logits: float32 [V]; those of ids that are never sampled are minus infinity.
-        params: as given by :meth:`~edgetext_runtime.sampling.SamplingParams.resolve`.
+        params: as given by `sampling.SamplingParams.resolve`.
         uniform: the random number, in [0, 1).
 
     Returns:

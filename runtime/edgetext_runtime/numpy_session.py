@@ -1,37 +1,35 @@
 """Runs a step graph with numpy alone, where onnxruntime has no wheel: the same bundles, the same tokens.
 
-The interface is that of :class:`~edgetext_runtime.session.StepSession`. Greedy tokens, and those of a seed,
+The interface is that of `session.StepSession`. Greedy tokens, and those of a seed,
 are the ones onnxruntime gives, up to the rounding of float32 sums: two logits would have to agree in six
 digits, or a quantised activation to lie on the edge of two levels, for another to be chosen.
 
-The graph is read (:mod:`~edgetext_runtime.onnx_reader`), understood (:mod:`~edgetext_runtime.numpy_plan`) and
+The graph is read (`onnx_reader`), understood (`numpy_plan`) and
 then run as a list of calls over buffers that exist already. What edgetext does not write is refused.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.buffers import StepResult
-from edgetext_runtime.engine import StateArrays, check_step, used_part, whole_state, zero_state
-from edgetext_runtime.errors import InputError
-from edgetext_runtime.manifest import Manifest, is_count
-from edgetext_runtime.numpy_blas import one_thread
-from edgetext_runtime.numpy_layers import Workspace
-from edgetext_runtime.numpy_plan import Plan, make_plan
-from edgetext_runtime.numpy_sampling import choose
-from edgetext_runtime.onnx_reader import read_graph
-from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
-from edgetext_runtime.signature import check_signature
+from .buffers import StepResult
+from .engine import StateArrays, check_step, used_part, whole_state, zero_state
+from .errors import InputError
+from .manifest import Manifest, is_count
+from .numpy_blas import one_thread
+from .numpy_layers import Workspace
+from .numpy_plan import Plan, make_plan
+from .numpy_sampling import choose
+from .onnx_reader import read_graph
+from .sampling import AnyArray, FloatArray, IntArray, SamplingParams
+from .signature import check_signature
 
 PROVIDER = "numpy"
 """The name of this backend, where others have that of an execution provider."""
 
 
 class NumpyState:
-    """What a generation carries from call to call: made by :meth:`NumpySession.new_state`, for one thread.
+    """What a generation carries from call to call: made by `NumpySession.new_state`, for one thread.
 
     Attributes:
         batch: number of sequences, B.
@@ -52,7 +50,7 @@ class _Program:
 
     def __init__(self, plan: Plan, state: NumpyState, time: int, positions: IntArray) -> None:
         space = Workspace(plan.slots, state.tensors, state.batch, time, positions)
-        self._calls = [layer.bind(space) for layer in plan.layers]
+        self._calls = [layer(space) for layer in plan.layers]
         self._space = space
         self._suppressed = plan.suppressed
         self.tokens = space.tokens
@@ -105,10 +103,10 @@ class NumpySession:
             self._plan = make_plan(graph, manifest, len(model))
 
     def new_state(self, batch: int = 1) -> NumpyState:
-        """See :class:`~edgetext_runtime.engine.StepBackend`, here and below."""
+        """See `engine.StepBackend`, here and below."""
         return self._state(zero_state(self.manifest, batch), 0)
 
-    def _state(self, arrays: list[NDArray[Any]], length: int) -> NumpyState:
+    def _state(self, arrays: list[AnyArray], length: int) -> NumpyState:
         names = [entry.input for entry in self.manifest.state]
         return NumpyState(len(arrays[0]), length, dict(zip(names, arrays, strict=True)))
 
@@ -117,7 +115,7 @@ class NumpySession:
         entries = self.manifest.state
         return tuple(used_part(s, state.tensors[s.input], state.length).copy() for s in entries)
 
-    def write_state(self, arrays: Sequence[NDArray[Any]], length: int) -> NumpyState:
+    def write_state(self, arrays: Sequence[AnyArray], length: int) -> NumpyState:
         """A state with these contents."""
         return self._state(whole_state(self.manifest, arrays, length), length)
 
@@ -131,7 +129,7 @@ class NumpySession:
         positions: IntArray | None = None,
         want_logits: bool = False,
     ) -> StepResult:
-        """See :meth:`edgetext_runtime.session.StepSession.run`."""
+        """See `session.StepSession.run`."""
         wanted = check_step(self.manifest, tokens, state, uniform, positions)
         single = tokens.shape[1] == 1 and len(wanted) == 1
         program = self._decoder(state) if single else _Program(self._plan, state, tokens.shape[1], wanted)
@@ -143,7 +141,7 @@ class NumpySession:
         return StepResult(np.array(chosen, np.int64), logits)
 
     def step(self, token: int, state: NumpyState, sampling: SamplingParams, uniform: float) -> int:
-        """Feed one token of one sequence and sample the next: :meth:`run` without its checks."""
+        """Feed one token of one sequence and sample the next: `run` without its checks."""
         program = state._program or self._decoder(state)
         program.tokens[0, 0] = token
         with self._one_thread, np.errstate(all="ignore"):

@@ -2,7 +2,7 @@
 
 A node is read by the function of its operator, which takes what its operands are and returns what its outputs
 are. Operands and attributes are those that the exporter writes, anything else is refused by
-:meth:`~edgetext_runtime.numpy_network.Network.odd`. Definitions: https://onnx.ai/onnx/operators and
+`numpy_network.Network.odd`. Definitions: https://onnx.ai/onnx/operators and
 ContribOperators.md of onnxruntime.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.numpy_layers import Columns, Embedding, Positions, Take
-from edgetext_runtime.numpy_network import Hidden, Lowering, Network, StateValue, Symbol
+from .numpy_layers import Columns, Embedding, Positions, Take
+from .numpy_network import Hidden, Lowering, Network, StateValue, Symbol
+from .sampling import AnyArray
 
 
 def _transpose(net: Network, operands: list[Symbol]) -> list[Symbol]:
@@ -92,7 +92,7 @@ def _gather_blocks(net: Network, operands: list[Symbol]) -> list[Symbol]:
     raise net.odd()
 
 
-def _embed(net: Network, table: NDArray[Any], scales: Any, width: int, ids: str) -> Hidden:
+def _embed(net: Network, table: AnyArray, scales: Any, width: int, ids: str) -> Hidden:
     out = net.hidden(width, "TBX" if ids == "tokens.turned" else "BTX")
     net.require(len(table) == net.vocab_size)
     net.layers.append(Embedding(table.view(np.uint8), scales, out.slot, int(ids == "tokens.begun")))

@@ -1,12 +1,10 @@
 """The weights of a model as the layers need them: float32, and no more of them than its size allows."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetext_runtime.errors import BundleError
-from edgetext_runtime.sampling import FloatArray
+from .errors import BundleError
+from .sampling import AnyArray, FloatArray
 
 _ZERO_POINT = 128
 """The byte that stands for zero in blocks of unsigned bytes."""
@@ -38,7 +36,7 @@ class Weights:
         if self._bytes_left < 0:
             raise refuse("uses the same weights more often than a model of its size can")
 
-    def matrix(self, weight: NDArray[Any]) -> FloatArray:
+    def matrix(self, weight: AnyArray) -> FloatArray:
         """A copy of [X, N] (or a vector) that BLAS reads fast: C-contiguous and aligned."""
         self._charge(weight.size)
         return np.array(weight, np.float32, order="C")
@@ -51,9 +49,9 @@ class Weights:
         return np.ascontiguousarray(values.reshape(len(values), -1).T)
 
     def gates(
-        self, x: NDArray[Any], h: NDArray[Any], bias: FloatArray | None, scales: tuple[FloatArray, ...] = ()
+        self, x: AnyArray, h: AnyArray, bias: FloatArray, scales: tuple[FloatArray, ...] = ()
     ) -> FloatArray:
-        """The weights of :class:`~edgetext_runtime.numpy_layers.Lstm`, [X + H + 1, 4H].
+        """The weights of `numpy_layers.Lstm`, [X + H + 1, 4H].
 
         Args:
             x: [X, 4H], from the input to the gates i, o, f, g; levels, if there are scales.
@@ -68,13 +66,12 @@ class Weights:
         if scales:
             gates[:X] *= scales[0]
             gates[X:-1] *= scales[1]
-        if bias is not None:
-            gates[-1] = bias[: 4 * H] + bias[4 * H :]
+        gates[-1] = bias[: 4 * H] + bias[4 * H :]
         gates[:, : 3 * H] *= np.float32(0.5)
         return gates
 
     def rotary(self, cos: FloatArray, sin: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The tables of :class:`~edgetext_runtime.numpy_attention.Attention`, once for all layers."""
+        """The tables of `numpy_attention.Attention`, once for all layers."""
         key = (id(cos), id(sin))
         if key not in self._rotary:
             self._charge(2 * (cos.size + sin.size))

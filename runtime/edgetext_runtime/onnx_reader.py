@@ -10,15 +10,14 @@ Source: https://protobuf.dev/programming-guides/encoding, https://github.com/onn
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.errors import BundleError
-from edgetext_runtime.manifest import REEXPORT
-from edgetext_runtime.numpy_weights import refuse
+from .errors import BundleError
+from .manifest import REEXPORT
+from .numpy_weights import refuse
+from .sampling import AnyArray
 
 Attribute = int | float | str | tuple[int, ...]
 
@@ -31,8 +30,7 @@ the time and the memory that a hostile file can take."""
 _LONGEST_NAME = 1024
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """One operator call: ``outputs = operator(inputs)``; an empty name is an operand that is not given."""
 
     name: str
@@ -47,8 +45,7 @@ class Node:
         return f"{self.operator} {self.name!r}"
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """An input or output of the graph: what ``check_signature`` compares with the manifest."""
 
     name: str
@@ -57,8 +54,7 @@ class Value:
     shape: list[int | str]
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(NamedTuple):
     """A model as it was read.
 
     Attributes:
@@ -69,7 +65,7 @@ class Graph:
     """
 
     nodes: tuple[Node, ...]
-    constants: Mapping[str, NDArray[Any]]
+    constants: Mapping[str, AnyArray]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
 
@@ -113,7 +109,7 @@ class _Reader:
         if len(graphs) != 1:
             raise _damaged("not an ONNX model with one graph")
         nodes: list[Node] = []
-        constants: dict[str, NDArray[Any]] = {}
+        constants: dict[str, AnyArray] = {}
         sides: dict[int, list[Value]] = {11: [], 12: []}
         for number, span in self._messages(*graphs[0]):
             if number == 1:
@@ -161,7 +157,7 @@ class _Reader:
                 raise refuse(f"attribute {name!r} is of an unknown kind")
         return name, tuple(ints) if value is None else value
 
-    def _tensor(self, start: int, end: int) -> tuple[str, NDArray[Any]]:
+    def _tensor(self, start: int, end: int) -> tuple[str, AnyArray]:
         name, element, dims = "", 0, []
         raw = (end, end)
         for number, wire, content in self._walk(start, end):

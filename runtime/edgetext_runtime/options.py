@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
-from edgetext_runtime.errors import InputError
-from edgetext_runtime.manifest import is_count
-from edgetext_runtime.processors import LogitsProcessor
-from edgetext_runtime.sampling import (
+from .errors import InputError
+from .manifest import is_count
+from .processors import LogitsProcessor
+from .sampling import (
     GenerationDefaults,
     SamplingParams,
     check_number,
     check_seed,
     is_number,
 )
-from edgetext_runtime.stopping import check_stops
+from .stopping import check_stops
 
 ContextPolicy = Literal["error", "truncate_left", "slide"]
 ChooseBy = Literal["likelihood", "top", "resample"]
@@ -40,7 +40,7 @@ class Options(TypedDict, total=False):
     - ``min_new_tokens``: tokens before the model may end the text; 0 is no minimum.
     - ``stop``: end the text before the first of these strings; not together with a constraint.
 
-    What changes the model's choice, on the host (defined in :mod:`edgetext_runtime.processors`):
+    What changes the model's choice, on the host (defined in `processors`):
 
     - ``typical_p``: sample among the tokens of typical surprise that reach this probability, (0, 1].
     - ``repetition_penalty``: above 1 disfavours tokens of the prompt and the text so far; 1 is off.
@@ -51,7 +51,7 @@ class Options(TypedDict, total=False):
     - ``bad_words``: strings that the text never contains, however they are cut into tokens.
     - ``processors``: your own functions on the logits.
 
-    What the text must be, one of (:mod:`edgetext_runtime.constraints`):
+    What the text must be, one of (`constraints`):
 
     - ``choices``: one of these strings.
     - ``regex``: a full match of this pattern.
@@ -70,7 +70,7 @@ class Options(TypedDict, total=False):
     - ``logprobs``: give the log-probability of every token (costs a pass over the vocabulary for each).
     - ``top_logprobs``: with them, those of this many likeliest tokens; not with beams.
     - ``context_policy``: ``"error"`` (the default), ``"truncate_left"`` or ``"slide"``: what happens when a
-      text outgrows a Transformer's context (:mod:`edgetext_runtime.context`).
+      text outgrows a Transformer's context (`context`).
     """
 
     max_new_tokens: int | None
@@ -103,7 +103,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Options that have been checked; the names are those of :class:`Options`.
+    """Options that have been checked; the names are those of `Options`.
 
     Raises:
         InputError: naming the option, its value and what is allowed.
@@ -226,7 +226,7 @@ def resolve(defaults: GenerationDefaults, options: Mapping[str, Any]) -> Setting
 
     Args:
         defaults: the bundle's.
-        options: as in :class:`Options`.
+        options: as in `Options`.
 
     Raises:
         InputError: if an option is unknown or out of range.

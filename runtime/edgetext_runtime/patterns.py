@@ -13,8 +13,8 @@ It means what Python's ``re.fullmatch`` with ``re.ASCII`` means. Look-around, ba
 possessive quantifiers, ``\b`` and named groups are refused.
 """
 
-from edgetext_runtime.automaton import Chars, Choice, Node, Ranges, Repeat, Sequence, complement
-from edgetext_runtime.errors import InputError
+from .automaton import Chars, Choice, Node, Ranges, Repeat, Sequence, complement
+from .errors import InputError
 
 _MOST_COUNT = 1000
 _MOST_NESTED = 50

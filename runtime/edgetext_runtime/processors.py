@@ -1,7 +1,7 @@
 """What changes the logits on the host before a token is chosen, and in which order.
 
 The host path is taken when one of these is used; the graph then gives the logits, float32 [V], and
-:class:`Chooser` applies, in this order:
+`Chooser` applies, in this order:
 
 1. padding and unknown words: minus infinity, as in the graph;
 2. ``repetition_penalty`` r (Keskar et al. 2019, CTRL, eq. for p_i): the logit of every token that occurs in
@@ -17,7 +17,7 @@ The host path is taken when one of these is used; the graph then gives the logit
 7. ``typical_p`` (Meister et al. 2022): with p the softmax of the logits over the temperature and H its
    entropy, tokens by rising ``|-ln p - H|`` (of equal ones the lower id first) until their sum reaches
    ``typical_p``; the others are banned; nothing is when decoding is greedy;
-8. temperature, top-k, top-p and min-p, by :func:`edgetext_runtime.sampling.sample`.
+8. temperature, top-k, top-p and min-p (`sampling`).
 """
 
 from collections import Counter
@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgetext_runtime.errors import InputError
-from edgetext_runtime.manifest import is_count
-from edgetext_runtime.numpy_sampling import choose
-from edgetext_runtime.sampling import FloatArray, is_number
+from .errors import InputError
+from .manifest import is_count
+from .numpy_sampling import choose
+from .sampling import FloatArray, is_number
 
 if TYPE_CHECKING:
-    from edgetext_runtime.constraints import Constraint, GuideState
-    from edgetext_runtime.options import Settings
+    from .constraints import Constraint, GuideState
+    from .options import Settings
 
 LogitsProcessor = Callable[[FloatArray, Sequence[int]], FloatArray | None]
 """Takes the logits, float32 [V], which are its own to change, and the ids so far (prompt and text, without

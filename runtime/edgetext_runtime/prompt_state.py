@@ -16,15 +16,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.engine import StateArrays
-from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.manifest import STATE_DTYPES, Manifest, is_count, parse_json_object
-from edgetext_runtime.sampling import FloatArray
+from .engine import StateArrays
+from .errors import BundleError, InputError
+from .manifest import STATE_DTYPES, Manifest, is_count, parse_json_object
+from .sampling import AnyArray, FloatArray
 
 if TYPE_CHECKING:
-    from edgetext_runtime.generator import Generator
+    from .generator import Generator
 
 _MAGIC = b"edgetext-state"
 _VERSION = 1
@@ -63,7 +62,7 @@ class PromptState:
         return replace(self)
 
     def to_bytes(self) -> bytes:
-        """The state as a file that :meth:`from_bytes` reads on any machine that has the bundle."""
+        """The state as a file that `from_bytes` reads on any machine that has the bundle."""
         header = json.dumps({"bundle": self.bundle, "length": self.length, "tokens": self.tokens}).encode()
         arrays = (self.logits, *self.arrays)
         parts = [_HEAD.pack(_MAGIC, _VERSION, len(header)), header]
@@ -76,7 +75,7 @@ class PromptState:
         """Read a state.
 
         Args:
-            data: what :meth:`to_bytes` gave.
+            data: what `to_bytes` gave.
             generator: of the same bundle.
 
         Raises:
@@ -128,7 +127,7 @@ def _read_tokens(header: dict[str, Any], manifest: Manifest) -> tuple[list[int],
     return tokens, length
 
 
-def _split(body: memoryview, shapes: Sequence[tuple[tuple[int, ...], str]]) -> list[NDArray[Any]]:
+def _split(body: memoryview, shapes: Sequence[tuple[tuple[int, ...], str]]) -> list[AnyArray]:
     arrays, at = [], 0
     for shape, name in shapes:
         dtype = np.dtype(name)

@@ -1,43 +1,41 @@
 """A generation that is asked for, and where its tokens come from.
 
 The native path leaves sampling to the graph and never sees the logits; the host path, taken when an option
-needs it, has them and chooses with a :class:`~edgetext_runtime.processors.Chooser`. Random numbers are the
+needs it, has them and chooses with a `processors.Chooser`. Random numbers are the
 same ones on
 both: one for each token, from the seed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.context import last_half
-from edgetext_runtime.engine import StepBackend, StepOutput
-from edgetext_runtime.errors import BundleError
-from edgetext_runtime.manifest import REEXPORT
-from edgetext_runtime.numpy_sampling import choose
-from edgetext_runtime.options import Settings
-from edgetext_runtime.processors import BANNED, Chooser
-from edgetext_runtime.results import Likely
-from edgetext_runtime.sampling import FloatArray
-from edgetext_runtime.tokenizer import Tokenizer
-from edgetext_runtime.uniform import UniformStream
+from .buffers import StepResult
+from .context import last_half
+from .engine import StepBackend
+from .errors import BundleError
+from .manifest import REEXPORT
+from .numpy_sampling import choose
+from .options import Settings
+from .processors import BANNED, Chooser
+from .results import Likely
+from .sampling import AnyArray, FloatArray, IntArray
+from .tokenizer import Tokenizer
+from .uniform import UniformStream
 
 if TYPE_CHECKING:
-    from edgetext_runtime.constraints import Constraint
-    from edgetext_runtime.prompt_state import PromptState
-    from edgetext_runtime.rating import Rater
+    from .constraints import Constraint
+    from .prompt_state import PromptState
+    from .rating import Rater
 
 CHUNK = 256
 """Most tokens in one call of the graph: bounds the memory of a long prompt or text. It is a constant because
 quantised graphs scale each call on its own, so other cuts could give other tokens."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A generation that has been checked and can run.
 
     Attributes:
@@ -72,7 +70,7 @@ class Request:
             self.constraints,
         )
 
-    def chunks(self, tokens: Sequence[int]) -> Iterator[NDArray[np.int64]]:
+    def chunks(self, tokens: Sequence[int]) -> Iterator[IntArray]:
         """The tokens in pieces [1, T] for one call each."""
         array = np.array([tokens], np.int64)
         return (array[:, start : start + CHUNK] for start in range(0, len(tokens), CHUNK))
@@ -182,7 +180,7 @@ def prefill(request: Request, bundle: str) -> "PromptState":
         request: its ``fed`` must not be empty.
         bundle: SHA-256 of the bundle.
     """
-    from edgetext_runtime.prompt_state import PromptState
+    from .prompt_state import PromptState
 
     session, given = request.session, request.state
     state = session.new_state() if given is None else session.write_state(given.arrays, given.length)
@@ -198,17 +196,17 @@ def prefilled(request: Request) -> Request:
     """The same request, its prompt paid for."""
     if not request.fed:
         return request
-    return replace(request, state=prefill(request, ""), fed=())
+    return request._replace(state=prefill(request, ""), fed=())
 
 
-def log_softmax(logits: FloatArray) -> NDArray[np.float64]:
+def log_softmax(logits: FloatArray) -> AnyArray:
     """Natural log-probabilities [..., V], in float64."""
-    shifted: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    shifted: AnyArray = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
-def last_logits(step: StepOutput) -> FloatArray:
+def last_logits(step: StepResult) -> FloatArray:
     """The logits [B, V] of the last position of a step that was asked for them."""
     if step.logits is None:
         raise BundleError(f"model.onnx gave no logits; {REEXPORT}")

@@ -6,7 +6,7 @@ from threading import Event, Lock
 from types import TracebackType
 from typing import Literal, Self
 
-from edgetext_runtime.errors import EdgetextError
+from .errors import EdgetextError
 
 Likely = Mapping[int, float]
 """Token ids and their natural log-probabilities, the likeliest first."""
@@ -101,7 +101,7 @@ PieceGenerator = Generator[Piece, None, Generation]
 class GenerationStream(Iterator[Piece]):
     """The text of a generation as it appears; no piece holds part of a character or of a stop string.
 
-    Iterate to the end, then read :attr:`result`; or leave early: :meth:`cancel`, or the end of a ``with``
+    Iterate to the end, then read `result`; or leave early: `cancel`, or the end of a ``with``
     block, ends the work after the step in progress, and the result is what there was by then. One thread
     reads a stream; any thread may cancel it.
     """

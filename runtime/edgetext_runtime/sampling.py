@@ -1,7 +1,7 @@
-"""What "sample the next token" means here, as parameters and as the numpy reference.
+"""What "sample the next token" means here: the parameters, and the definition.
 
-The step graph holds the same computation, so that a device does not touch the vocabulary for every token;
-this module is what the graph is tested against, and the path for whoever changes the logits on the host.
+The step graph computes it, so that a device does not touch the vocabulary for every token; on the host, where
+logits are changed before, `numpy_sampling` does.
 
 Definition, all in float32. Take the ``top_k`` largest logits in descending order (of equal ones the lower id
 first); ``p`` is the softmax of these over ``temperature`` and ``c`` its cumulative sum. Keep the prefix in
@@ -12,19 +12,20 @@ Sources: top-k, Fan et al. 2018; nucleus (top-p), Holtzman et al. 2020; min-p, N
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.manifest import is_count, parse_json_object
+from .errors import BundleError, InputError
+from .manifest import is_count, parse_json_object
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]  # not by numpy.typing, whose import takes time
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+AnyArray = np.ndarray[Any, np.dtype[Any]]
 
+MOST_BY_DEFAULT = 1 << 20
+"""Most tokens that a bundle may ask for by itself: a hostile one must not be able to go on for ever."""
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1e-3, 1e3
 _LARGEST = 1e300  # no integer, however long, fails to be compared with it
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -82,39 +83,6 @@ class SamplingParams:
         )
 
 
-def sample(
-    logits: FloatArray, params: SamplingParams, uniform: FloatArray, suppressed: Sequence[int] = ()
-) -> IntArray:
-    """Choose a token for every row: the reference for the sampling inside the graph.
-
-    Args:
-        logits: [B, V].
-        params: the sampling parameters.
-        uniform: [B], numbers in [0, 1), one for each row.
-        suppressed: ids that are never chosen; a bundle's graph suppresses padding and unknown words.
-
-    Returns:
-        Token ids, int64 [B].
-    """
-    resolved = params.resolve(logits.shape[-1])
-    allowed = logits.astype(np.float32)
-    allowed[:, list(suppressed)] = -np.inf
-    rows = zip(allowed, uniform.astype(np.float32), strict=True)
-    return np.array([_sample_row(row, resolved, u) for row, u in rows], dtype=np.int64)
-
-
-def _sample_row(logits: FloatArray, params: SamplingParams, uniform: np.float32) -> int:
-    order = np.argsort(-logits, kind="stable")[: params.top_k]  # stable: of equal logits the lower id first
-    scaled = logits[order] / np.float32(params.temperature)
-    weights = np.exp(scaled - scaled[0])
-    p = weights / weights.sum(dtype=np.float32)
-    c = np.cumsum(p, dtype=np.float32)
-    keep = (c - p < np.float32(params.top_p)) & (p >= np.float32(params.min_p) * p[0])
-    n = max(1, int(np.logical_and.accumulate(keep).sum()))
-    index = int((c <= uniform * c[n - 1]).sum())
-    return int(order[min(index, n - 1)])
-
-
 def check_seed(seed: int | None) -> int:
     """The seed to use: the one given, or a fresh one (31 bits: short enough to note down).
 
@@ -170,6 +138,9 @@ class GenerationDefaults:
                 f"generation.json: unknown settings {', '.join(unknown)}; known are {sorted(known)}"
             )
         try:
-            return cls().override(**document)
+            defaults = cls().override(**document)
+            most = defaults.max_new_tokens
+            check_number("max_new_tokens", most, most <= MOST_BY_DEFAULT, f"1 to {MOST_BY_DEFAULT:,}")
+            return defaults
         except InputError as error:
             raise BundleError(f"generation.json: {error}; export the bundle again") from error

@@ -1,6 +1,6 @@
 """Runs the step graph: tokens and state in, the sampled token and the new state out.
 
-Several threads can use a session at once; a :class:`State` belongs to one generation, one thread at a time.
+Several threads can use a session at once; a `State` belongs to one generation, one thread at a time.
 
 Decoding is the hot path: every buffer of a step is allocated and bound once, two bindings take turns so that
 the recurrent state written by one step is read by the next without a copy, and KV caches are bound once as
@@ -11,21 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetext_runtime.backend import PROVIDERS, available_provider, check_version, load_onnxruntime
-from edgetext_runtime.buffers import Buffers, State, StepResult
-from edgetext_runtime.engine import StateArrays, check_step, used_part, whole_state, zero_state
-from edgetext_runtime.errors import BundleError, InputError, ProviderError
-from edgetext_runtime.manifest import REEXPORT, Manifest, is_count
-from edgetext_runtime.sampling import FloatArray, IntArray, SamplingParams
-from edgetext_runtime.signature import check_signature
+from .backend import PROVIDERS, available_provider, check_version, load_model, load_onnxruntime
+from .buffers import Buffers, State, StepResult
+from .engine import StateArrays, check_step, used_part, whole_state, zero_state
+from .errors import BundleError, InputError, ProviderError
+from .manifest import REEXPORT, Manifest, is_count
+from .sampling import AnyArray, FloatArray, IntArray, SamplingParams
+from .signature import check_signature
 
-_LOG_FATAL_ONLY = 4
 MOST_THREADS = 256
 """More threads than this take onnxruntime many seconds to start, and serve no model."""
-_EXTERNAL_DATA = b"\n\x08location"
-"""How a tensor whose weights lie in another file starts to say so (a protobuf key of 8 letters)."""
 
 
 class _Decoder:
@@ -72,8 +68,6 @@ class StepSession:
     ) -> None:
         if not is_count(threads, 1) or threads > MOST_THREADS:
             raise InputError(f"threads is {threads!r}; allowed is an integer from 1 to {MOST_THREADS}")
-        if _EXTERNAL_DATA in model:
-            raise BundleError(f"model.onnx keeps weights in another file, which is not allowed; {REEXPORT}")
         self.ort = load_onnxruntime()
         self.manifest = manifest
         self.threads = threads
@@ -81,24 +75,12 @@ class StepSession:
         self.provider = available_provider(self.ort, provider)
         self._device = "cuda" if self.provider == PROVIDERS["cuda"] else "cpu"
         check_version(self.ort, manifest.ort_floor)
-        self._session = self._load(model)
+        self._session = load_model(
+            model, "model.onnx", threads=threads, spinning=self.spinning, provider=self.provider
+        )
         check_signature(self._session, manifest)
         if self._session.get_providers()[0] != self.provider:
             raise ProviderError(f"onnxruntime would not use {self.provider}; try provider='cpu'")
-
-    def _load(self, model: bytes) -> Any:
-        options = self.ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = self.ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = _LOG_FATAL_ONLY  # errors come as exceptions
-        options.enable_mem_pattern = False  # a plan is kept for every prompt length: memory that grows
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
-        try:
-            # A fallback would try the same again, and print that it does.
-            return self.ort.InferenceSession(model, options, providers=[self.provider], enable_fallback=0)
-        except Exception as error:  # onnxruntime's errors have no common base but this
-            raise BundleError(f"model.onnx: onnxruntime cannot load it ({error}); {REEXPORT}") from error
 
     def new_state(self, batch: int = 1) -> State:
         """The state before the first token: all zeros.
@@ -108,7 +90,7 @@ class StepSession:
         """
         return self._state(zero_state(self.manifest, batch), 0)
 
-    def _state(self, arrays: list[NDArray[Any]], length: int) -> State:
+    def _state(self, arrays: list[AnyArray], length: int) -> State:
         """A state over these arrays, which it keeps: of full size, KV caches included."""
         current, other = [], []
         for entry, array in zip(self.manifest.state, arrays, strict=True):
@@ -116,7 +98,7 @@ class StepSession:
             other.append(current[-1] if entry.kind == "kv_cache" else self._place(np.zeros_like(array)))
         return State(len(arrays[0]), length, current, other)
 
-    def _place(self, array: NDArray[Any]) -> Any:
+    def _place(self, array: AnyArray) -> Any:
         return self.ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
 
     def read_state(self, state: State) -> StateArrays:
@@ -128,8 +110,8 @@ class StepSession:
         pairs = zip(self.manifest.state, state._sides[state._turn], strict=True)
         return tuple(np.array(used_part(entry, value.numpy(), state.length)) for entry, value in pairs)
 
-    def write_state(self, arrays: Sequence[NDArray[Any]], length: int) -> State:
-        """The reverse of :meth:`read_state`: a state of its own with these contents, after ``length`` tokens.
+    def write_state(self, arrays: Sequence[AnyArray], length: int) -> State:
+        """The reverse of `read_state`: a state of its own with these contents, after ``length`` tokens.
 
         Raises:
             InputError: if a shape or type is not the manifest's.
@@ -196,7 +178,7 @@ class StepSession:
         return np.empty((batch, count, self.manifest.vocab_size), np.float32)
 
     def step(self, token: int, state: State, sampling: SamplingParams, uniform: float) -> int:
-        """Feed one token of one sequence and sample the next: :meth:`run` for B = T = 1, without its checks.
+        """Feed one token of one sequence and sample the next: `run` for B = T = 1, without its checks.
 
         The caller answers for a token below the vocabulary size and a state of one sequence that is not full.
         """

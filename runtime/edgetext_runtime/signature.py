@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from edgetext_runtime.errors import BundleError
-from edgetext_runtime.manifest import REEXPORT, Manifest
+from .errors import BundleError
+from .manifest import REEXPORT, Manifest
 
 _TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)"}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from edgetext_runtime.errors import InputError
+from .errors import InputError
 
 
 def check_stops(stop: str | Sequence[str]) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from edgetext_runtime.errors import TokenizerError
-from edgetext_runtime.tokenizer_format import (
+from .errors import TokenizerError
+from .tokenizer_format import (
     NO_SPACE_AFTER,
     NO_SPACE_BEFORE,
     WORD_PATTERN,
@@ -168,13 +168,13 @@ class BpeTokenizer(Tokenizer):
         self._byte_ids = [0] * 256
         # A character of the alphabet becomes that of its byte, any other of Latin-1 one that Latin-1 has not.
         table = dict.fromkeys(range(256), 0xFFFF) | {ord(c): byte for c, byte in alphabet.items()}
-        for index, token in enumerate(vocabulary[2:], start=2):
-            try:
-                self._pieces[index] = token.translate(table).encode("latin-1")
-            except UnicodeEncodeError:
-                raise TokenizerError(
-                    f"token {index} of the BPE vocabulary, {token!r}, is not byte-level"
-                ) from None
+        try:
+            self._pieces[2:] = [token.translate(table).encode("latin-1") for token in vocabulary[2:]]
+        except UnicodeEncodeError:
+            index = next(n for n in range(2, len(vocabulary)) if not set(vocabulary[n]) <= alphabet.keys())
+            raise TokenizerError(
+                f"token {index} of the BPE vocabulary, {vocabulary[index]!r}, is not byte-level"
+            ) from None
         for character, byte in alphabet.items():
             if character not in ids:
                 raise TokenizerError(f"the BPE vocabulary has no token for byte 0x{byte:02x}")
@@ -185,13 +185,13 @@ class BpeTokenizer(Tokenizer):
         )
         # (left id, right id) -> (rank, id of the merged token)
         self._merges: dict[tuple[int, int], tuple[int, int]] = {}
-        for rank, (left, right) in enumerate(merges):
-            try:
+        try:
+            for rank, (left, right) in enumerate(merges):
                 self._merges[ids[left], ids[right]] = (rank, ids[left + right])
-            except KeyError:
-                raise TokenizerError(
-                    f"merge {rank}, {left!r} with {right!r}, uses tokens not in the vocabulary"
-                ) from None
+        except KeyError:
+            raise TokenizerError(
+                f"merge {rank}, {left!r} with {right!r}, uses tokens not in the vocabulary"
+            ) from None
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of ``text``; see `Tokenizer.encode`."""

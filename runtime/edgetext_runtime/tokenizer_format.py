@@ -9,12 +9,10 @@ their classes are read as Unicode 16.0 has them (`edgetext_runtime.unicode_class
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from edgetext_runtime.errors import TokenizerError
-from edgetext_runtime.unicode_classes import character_classes
+from .errors import TokenizerError
 
 Kind = Literal["bpe", "word", "char"]
 Pattern = Literal["edgetext", "gpt2", "llama3"]
@@ -133,24 +131,11 @@ def word_splitter(pattern: Pattern) -> Callable[[str], list[str]]:
 
 @cache
 def _compiled(pattern: Pattern, ascii_only: bool) -> re.Pattern[str]:
+    from .unicode_classes import character_classes  # edgetext's own pattern needs none
+
     letters, numbers, white_space = character_classes(ascii_only=ascii_only)
     source = _GPT2 if pattern == "gpt2" else _LLAMA3
     return re.compile(source.format(L=letters, N=numbers, S=white_space))
-
-
-def tokenizer_document(kind: Kind, model: Mapping[str, Any], pattern: Pattern = "edgetext") -> _Json:
-    """Returns the content of ``tokenizer.json`` for a ``model`` section of a kind (for BPE: and pattern)."""
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": PRE_TOKENIZERS[kind, pattern],
-        "post_processor": None,
-        "decoder": DECODERS[kind],
-        "model": dict(model),
-    }
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -166,8 +151,7 @@ def byte_alphabet() -> dict[str, int]:
     return alphabet
 
 
-@dataclass(frozen=True)
-class TokenizerModel:
+class TokenizerModel(NamedTuple):
     """What was read: the kind, the tokens in the order of their ids, and for BPE the merges in order.
 
     Attributes:
@@ -246,8 +230,8 @@ def _merges_of(model: _Json) -> list[tuple[str, str]]:
     merges: list[tuple[str, str]] = []
     rows = model.get("merges")
     for rank, row in enumerate(rows if isinstance(rows, list) else [None]):
-        pair = row.split(" ") if isinstance(row, str) else row
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        pair = row.split(" ") if type(row) is str else row
+        if type(pair) is not list or len(pair) != 2 or not type(pair[0]) is type(pair[1]) is str:
             raise TokenizerError(f"tokenizer.json: merge {rank} is not a pair of tokens")
         merges.append((pair[0], pair[1]))
     return merges

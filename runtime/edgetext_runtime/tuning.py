@@ -22,10 +22,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgetext_runtime.engine import SMALL_MODEL
-from edgetext_runtime.manifest import Manifest, is_count
-from edgetext_runtime.sampling import SamplingParams
-from edgetext_runtime.session import StepSession
+from .engine import SMALL_MODEL
+from .manifest import Manifest, is_count
+from .sampling import SamplingParams
+from .session import StepSession
 
 VARIABLE = "EDGETEXT_TUNING"
 _MODEL_FOR_THREADS = 16 << 20
@@ -130,7 +130,7 @@ def cache_directory() -> Path | None:
 
 
 def _cache_file(sha256: str, cores: int) -> Path | None:
-    from edgetext_runtime.backend import load_onnxruntime
+    from .backend import load_onnxruntime
 
     folder = cache_directory()
     version = load_onnxruntime().__version__

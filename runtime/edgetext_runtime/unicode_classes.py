@@ -15,34 +15,28 @@ __all__ = ["UNICODE_VERSION", "CharacterClasses", "character_classes"]
 UNICODE_VERSION: Final = "16.0"
 """The version whose code points are classified; what was not assigned in it is neither letter nor number."""
 
-# Letters, numbers, white space, a line each, as pairs in base 36: how far a range of code points starts after
-# the end of the one before, and its last after its first. Compressed, to keep a device's install small.
+# Letters, numbers, white space: each as the count of numbers to come, then pairs of how far a range of code
+# points starts after the end of the one before, and its last after its first. Seven bits a byte, the lowest
+# first, the eighth saying that more follow (LEB128); compressed, to keep a device's install small.
 _RANGES: Final = (
-    "c-nneXPV+T6#PG@ct@}-"
-    "IUNUMj0q;1c>1j>$qYTaJ72dz@x^)pH`&Q547aq*T8sjtw9#_AVJuJBXsx$kH4btNKVp%aGmk%RR658t&uz=u0w4ZnjfFk0@-"
-    "FW=Jk0D2lHT0HTxl)?Av`$i^%{#Bqvdm~2T`0T$=WF3$sUGxNyxpv7Z?HKh`$=E(hhi3*v4F8?qF`v@fM?oL~AHhKo&0zC|)Vv0jrRB"
-    "uA)%5>12}zFNz=c-"
-    "Df<K6?XU>z#&@V`(F6)r+!C#FaO2=_q}`Ky~cba{R`PUmwYZ+*=Zj1s)fQC)vOZpQKFOBB^i>;?sD$;o#w;zk(8l;n~xGMe7sPm>x4s"
-    "Tv?z^SM?heQc5X$YORFR(MLeW=qYDc?3ECSmds6tT1bf?+eyE9zy*L-"
-    "bN|1k?_!Y2TC)>Elqm24V!dm+J<kC1N=rno!$Ki@1?dF>|bF|!Gd50zKKG0EXDUN43q^uytfOi{R>>*9`mg@=T7(eboz}CXlGYRRQa1"
-    "<D<fM;s7G*{s=B5w;b0My_@tmPv^W5a0K;_6Be#MKL|BPCl*yl{>sv6sGz1Pd}N@MN;;BrSXlKu)Tp`aEttTz|ztu6d9-"
-    "3fa0$d%jU%&?!*)mNfNpY9<&}KS)!gMY4B@RvCzjd}n3Ee-K)JdU2~XGsq%klIwp4<>{z0j1y=LTA-"
-    "T&K1hTznk?VLpa`rE{#qfJy{CBwzow^LL&K~=qo<_-"
-    "JlKDTrg_p|HFdc~eE1KrE6CWVK=BHw8!^z6i@OLsF;JIqU5n#0z+IE}Bn^WCqK&yUAT8t~y0>wLdzUQhWGkO6dlJ8eVxf~$<M?easZ2"
-    "xo5;E0ei^a(N1!rz1Tkw7k&1jxZrkjIvnF2QZ%5eGHUbbLfhgM!rWJLfR6jx_DFqV)dK_9+E5;!wub4tBQ6jwOt2;!A3Zi;wFhW|TGw"
-    "iaW|5%mm|w{jM25jq@l#o>rMSi7@@2>wo@Ki45%stKn(C{{{fIaOfxaxY0Kb*oSKcv!0y0&jGA6uZ@XMC+R%tq8kG8QmugTuFk;T&Xj"
-    "uT{s=m%MGL&48TJHM8W~AR`KIaWiDVgTKT46q)qg?Bi_gAvnTC=8Fq)gkx>Kajuz`G2-Qe4N2Q3H6yT$ml<D}YmrfBsE)(@5NIB-"
-    "+@+)3f!ht~Q{9kI+R)hmQ)}#uM#WK&ud1lm5%55TWryTnfJw=hqzfzM9GU|&RW*GGdj!cV^ngeUV-"
-    "a`UqDT_JPmGzu%4pG`XwG5eptfdyU$_#5R1lmb>&@XnN_fQbISZ8BmE`C>cr)TGsSE)fyy9V5jY#A+2^Ws?BX>TPu3#0__$&a`*U2wG"
-    "k1)sk_b`5nF>}K5ZZ9Q{=uvOw?Vsy2{2V_Ei#MaW$tHnc6w`b{Ln7TXln35SM3+JAm?r6Ej%7;?bM}<0e5x3L?^vc!?fb0sLDAH1G9l"
-    "N41LU1aCkjN9R{HMoj6GlY%nyO`$HZBP~A*Cx7V)8l)X0ea_+cyB;H(0S8R)EFHf~WGWIt_GfuV|pkx&hqEPKf~sjNtX3w1OJA7L4xl"
-    "`g73PIi1fiZPJ_U)4Ucx3RnKe{XfTiHe1?%(QDKS#F7~__p8YsuLFTnF(;SmXV#8g=w*is1Hk>*S`U90ck@%pT3h$OkPuOr;Mr6fStZ"
-    "E8U)YXrSvv+U+ti(UH?QIcw>&)T>E4DiJt*E2vl{sF681D-"
-    "M_NNx8{!Oc!Z0~9^OZ*|D~tm(L&y7jB&#r{?Lr+uKMTgK$qNTXJl`_1Sip7_`@)<hZeVBQa)#YL23f6I+U#goW|h0(wSw6iR>zf%R|;"
-    "29mHNr*DyjW!i^D8M%l-"
-    "9=G`cfU)G^(nS+r(j=hz9|lpixn3^Doi%$jp%yTE|RgZf)A859BpGqc&m)HtY>&f_JRvr_eQbX!9NyDpibx`0ujOiW=hwSeP912#lCq"
-    "RuJZ!txZT+0Ncr@Kt^nA*3tT+xEm{L91{2sOyz|RPtAQi4S%*9qHO-M)$hur*nwc71ga+-"
-    "ZtZlci_OSv9@~tHo4u@zf99iw0kSD;A8t_Cq&uDjK$~E`V=%Xopru2Cn5%$U+fN8CGttXLV$;Mr~I{xWi@6q{-pCTO!f~2Rr+="
+    "c-mD|X^0#}6n;k?UEMR?)7>+@GqZDTW;eT;*?Y4jB#~sJF+sc!5`TDtM-&ysAPRyjn1BZ&BJm)2q5e_SAD$@UeFg+IiXbY+14R-4"
+    "M9?3;o>d{#RQ1%WdhdPj`04|Hsb*`l5P$}gQH$PZ9Yo3lf}2qhG80%JBA}E`r(4lIhBU@tCw9~|PxnTVE+i<ShXFCfK+V>!0@OM_"
+    "ioJ>k9~4xpo^OUoCu=q?DoDX|rAS*wu8<*6tVAzFq6h<UTCd14A06>trq~nzD>9Yqm#_+j|MUm4wrH0i0n&<y6$)BZ0$&9~uxLd)"
+    "qe#K9AY^QVUXi$5vm;(gnB*QNa{NZbHEm)wL>>W~jWdKrvoW`*Xh>E^=mRT)j7MOLrEWuA+p9pVwZx&&BV8y$GDcv4d-RdOVF^;!"
+    "37MV$cOk8pb?fRVK8v;bMRAF0<^*fKI835ADo8vFqf(ROc6o|N#M-u?HQ!`a=<C|L%wKy3oI9P^b<Gfi{&2TPL6?2gW0Iei*ulJp"
+    "OZO0K9+PRsWj<QGc93x*qnNcW82PscLWm0&i!XL^rtHdHCSR~B4U719`7m0^YH=m1bsof-Z|JCT8XRKmD}(wh$?n<2rbp)_?YU@K"
+    "y|%D)`%`$_6yHuN3a~OAw|LvU#~1Tf&hu)sNV3nAwHBhe&00zA3d2EGZ+O#9h!wd&(L|NVRx-)(oM1#&EEsFVzDGqZ5$XY+9u@61"
+    "tw(njGd+9D)?bNtkDH=0dC>||J{UCB<*R<CbTcom3HB)3i(}IMg<Wc3glROO8YOZo<YM=Rz1&c<v+Xb?YsZ2nceR~6fN58E^|)Io"
+    "`V<Zt@ZYamC_YbqC9pM3YsfoZ3&wt43(kVfZ*3K`K_#edUuSU%N-Qxq`VG|>wKUvVl#?WkuiCMGKAaD`<HLUT7p}1w)24=yqSB9N"
+    "%8jhJb^|hmlOxsPZVMRPDh0)vh%-sXXiU{IZW(l!;Bnsc_)!!|p{UwYU;!m%tc%9f+Ek9)GZiVqOE}%*v6%{N>V>eQzS_Ku{XLsI"
+    "RtRH7f2bt)&$GN*2o6mM#y!ZOFja<h$9vf6cr=>8eDmtu)mR2~=|E~n@E#?iSD=v_;ne%=kN74YET3O`+Dml({<e8Xy}a1`uK1$z"
+    "TFJ>tGo6XKQ#Q%7JozbZUd9s)99vitXw4%t?laeOKW*bdERP7&Tf*ds-EDkJa+xV8&vQRcpGn8db0q|qCo7OF7}_EXv+@<*=hat+"
+    "J|V7BRbIKHr+qGLS-qEzxf>?~6T=(SO#9#S@b}nc_+1#wc}LJ&xan9Ao^wof+2@&basv4SsaHrt|H}Ux`7TGzgL{rjLO4aGw^x0A"
+    "kVanW*sqY6r=n*zlzvr@rU%q_!3V3&*PVxG)?JUnG<qa(`_R3M?f|>%<Y~M@*6SSWs|wdTXD)TSjh9^ME)d!F^bT^{-N!op!_e>O"
+    "tQ&Gqky}Rp@qF_Fx}CWx>-Kw~v=y84tUlKpPpKSH&7Xa^)j-{g=nLZ8(6udvBW@!6_6KyYqI;e61L($c97AGeKfC>6^f#U?u21j~"
+    ")yKF64)&q?5Z%+(*3E=>q8ic<BXY!3OWq>3=|r{L)@;vwNO~?uL9GYT_4#VE51Y&Aj&XOP^U}Z3eNGb15ptI}o1PRr#>u&Ezjiwt"
+    "hf%_Ng54$MC%r4*xZXXHtVBfSPUZGd_T?**s30w-S5yyqbFU})-6QP&M0Zeo;^AJiA%A5~nxybeTR2>CWv5cO2!`RCKHQZ0ElKz+"
+    "JluwV0QFYR+5"
 )
 
 
@@ -60,13 +54,24 @@ class CharacterClasses(NamedTuple):
 @cache
 def character_classes(*, ascii_only: bool = False) -> CharacterClasses:
     """Returns the classes; with ``ascii_only`` just their ASCII part, which matches ASCII text faster."""
-    lines = zlib.decompress(base64.b85decode(_RANGES)).decode().splitlines()
-    return CharacterClasses(*(_bracket(ranges, ascii_only) for ranges in lines))
+    numbers, value, shift = [], 0, 0
+    for byte in zlib.decompress(base64.b85decode(_RANGES)):
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(value)
+            value = shift = 0
+    classes = []
+    while numbers:
+        count = numbers[0]
+        classes.append(_bracket(numbers[1 : count + 1], ascii_only))
+        del numbers[: count + 1]
+    return CharacterClasses(*classes)
 
 
-def _bracket(ranges: str, ascii_only: bool) -> str:
+def _bracket(numbers: list[int], ascii_only: bool) -> str:
     """Returns ranges as the inside of a bracket expression."""
-    parts, numbers, high = [], [int(number, 36) for number in ranges.split()], 0
+    parts, high = [], 0
     for gap, length in zip(numbers[::2], numbers[1::2], strict=True):
         low, high = high + gap, high + gap + length
         if not ascii_only or high < 0x80:

@@ -1,84 +1,20 @@
-"""Cached targets: what the live teacher says, in few bytes, killed, mended, refused and mapped."""
-
-import hashlib
-import os
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
+"""Cached targets: what the live teacher says, in windows, documents and with its state carried."""
 
 import numpy as np
 import pytest
 import torch
+from cache_cases import LSTM, TRANSFORMER, V, assert_same_distribution, documents, teacher, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetext.checkpoint import save_model
 from edgetext.distill import cache_writer
-from edgetext.distill.cache import CacheSettings, Origin, TargetCache, write_cache
-from edgetext.distill.cache_format import Manifest, read_manifest, record_type, write_manifest
-from edgetext.distill.cache_writer import plan_rows, top_targets
+from edgetext.distill.cache import TargetCache
+from edgetext.distill.cache_writer import plan_rows
 from edgetext.distill.losses import coarse_log_probs, forward_kl, sparse_log_probs
 from edgetext.distill.targets import CachedTargets, LiveTargets
-from edgetext.errors import CheckpointError, ConfigError, TrainingError
-from edgetext.models import ModelConfig, build_model
+from edgetext.models import build_model
 from edgetext.models.ensemble import EnsembleGenerator
 from edgetext.training.data import DocumentSampler, WindowSampler, document_rows, pad_rows
-
-V = 50
-TOKENIZER = b'{"kind": "of a test"}'
-ORIGIN = Origin("runs/a", "c" * 64, hashlib.sha256(TOKENIZER).hexdigest(), ("runs/a",), ("w" * 64,))
-LSTM = ModelConfig("lstm", V, 12, 16, 2)
-TRANSFORMER = ModelConfig("transformer", V, 16, 16, 2, heads=2, kv_heads=1, ffn=24, context=24, tied=True)
-SMALL_SHARDS = 0.004  # megabytes
-LIMIT = 300  # bytes a token
-
-
-def teacher(shape=LSTM, seed=0):
-    torch.manual_seed(seed)
-    model = build_model(shape)
-    for parameter in model.parameters():  # far from uniform, so that a wrong context shows
-        parameter.data.mul_(3.0)
-    return model.eval()
-
-
-def documents(count=60, seed=0, longest=20):
-    """A stream of documents of ids 3 to V - 1, boundaries 0."""
-    random = np.random.default_rng(seed)
-    texts = [random.integers(3, V, random.integers(1, longest + 1)) for _ in range(count)]
-    return np.concatenate([[0], *(np.append(text, 0) for text in texts)]).astype(np.uint16)
-
-
-def write(directory, model=None, stream=None, **options):
-    flags = {name: options.pop(name) for name in ("resume", "force", "progress") if name in options}
-    chosen = CacheSettings(**{"top_k": 8, "precision": "fp32", "shard_mb": SMALL_SHARDS, **options})
-    model, stream = model or teacher(), documents() if stream is None else stream
-    write_cache(model, stream, directory, chosen, origin=ORIGIN, tokenizer=TOKENIZER, **flags)
-    return directory
-
-
-def contents(directory):
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
-def assert_same_distribution(sparse, logits, mask):
-    """Stored targets are the top k of the live logits, within the rounding of float16."""
-    ids, log_probs, log_tail = (part[mask] for part in sparse)  # [N,K], [N,K], [N]
-    live = logits[mask].double().log_softmax(-1)
-    K = ids.shape[-1]
-    torch.testing.assert_close(live.gather(-1, ids), log_probs.double(), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(live.topk(K).values, log_probs.double(), rtol=1e-3, atol=1e-4)
-    rest = live.scatter(-1, ids, -torch.inf).logsumexp(-1)
-    torch.testing.assert_close(rest, log_tail.double(), rtol=1e-3, atol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A cache that nobody disturbed."""
-    return write(tmp_path_factory.mktemp("cache") / "whole")
-
-
-# --- what is stored ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -162,18 +98,6 @@ def test_hidden_states_are_the_live_ones(tmp_path):
         torch.testing.assert_close(ours[batch.mask], theirs[batch.mask], rtol=1e-3, atol=1e-4)
 
 
-def test_top_targets_against_numpy():
-    logits = np.random.default_rng(0).normal(0, 4, (20, V))
-    ids, log_probs, log_tail = top_targets(torch.from_numpy(logits), 5)
-    p = np.exp(logits - logits.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
-    order = np.argsort(-p, axis=-1)
-    np.testing.assert_array_equal(ids.numpy(), order[:, :5])
-    np.testing.assert_allclose(np.exp(log_probs.numpy()), np.take_along_axis(p, order[:, :5], -1), rtol=1e-5)
-    tail = np.take_along_axis(p, order[:, 5:], -1).sum(-1)
-    np.testing.assert_allclose(np.exp(log_tail.numpy()), tail, rtol=1e-5)
-
-
 def test_a_student_learns_the_same_from_the_cache(tmp_path):
     model, stream = teacher(), documents()
     student = teacher(LSTM, 5)
@@ -202,10 +126,10 @@ def test_rows_past_the_end_are_finite(tmp_path):
             cache.lookup(torch.tensor([start]), 1)
 
 
-def test_windows_of_a_stream_can_all_be_looked_up(whole):
-    cache = TargetCache.open(whole)
+def test_windows_of_a_stream_can_all_be_looked_up(tmp_path):
+    cache = TargetCache.open(write(tmp_path / "c"))
     batch = WindowSampler(documents(), 30, 8, seed=3).batch(0)
-    ids, log_probs, log_tail = cache.lookup(batch.starts, 30)
+    ids, log_probs, log_tail, _ = cache.lookup(batch.starts, 30)
     assert ids.shape == (8, 30, 8)
     assert ids.dtype == torch.int64
     mass = log_probs.exp().sum(-1) + log_tail.exp()
@@ -215,207 +139,6 @@ def test_windows_of_a_stream_can_all_be_looked_up(whole):
 
 def everything_tail(cache):
     return cache.lookup(torch.tensor([0]), cache.positions).log_tail.exp().mean()
-
-
-# --- how it is stored --------------------------------------------------------------------------------------
-
-
-def test_a_token_takes_less_than_three_hundred_bytes(tmp_path):
-    stream = documents(3000)
-    cache = TargetCache.open(write(tmp_path / "c", None, stream, top_k=32, shard_mb=1.0))
-    assert cache.size == sum(len(data) for data in contents(tmp_path / "c").values())
-    assert cache.size / cache.positions < 140
-    assert record_type(32, 200_000).itemsize < LIMIT
-
-
-def test_a_vocabulary_of_more_than_two_bytes(tmp_path):
-    shape = ModelConfig("lstm", 70_000, 4, 4, 1, tied=True)
-    stream = np.array([0, 69_999, 65_537, 5, 0], dtype=np.uint32)
-    cache = TargetCache.open(write(tmp_path / "c", teacher(shape), stream))
-    with torch.no_grad():
-        logits = teacher(shape)(torch.from_numpy(stream[None, :-1].astype(np.int64))).logits
-    assert_same_distribution(cache.lookup(torch.tensor([0]), 4), logits, torch.ones(1, 4, dtype=torch.bool))
-
-
-def test_nothing_is_loaded_but_what_is_looked_up(tmp_path, whole):
-    """A cache of five gigabytes (a file with holes) takes a few megabytes of memory."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        pytest.skip("needs /proc to read the memory in use")
-    many = 40_000_000
-    manifest = replace(read_manifest(whole), positions=many, shard_positions=many, top_k=32)
-    np.lib.format.open_memmap(
-        tmp_path / "targets-00000.npy", mode="w+", dtype=manifest.record, shape=(many,)
-    ).flush()
-    (tmp_path / "tokenizer.json").write_bytes(TOKENIZER)
-    write_manifest(tmp_path, replace(manifest, files={"targets-00000.npy": "0" * 64}))
-    before = int(statm.read_text().split()[1])
-    cache = TargetCache.open(tmp_path)
-    assert cache.size > 5e9
-    starts = torch.arange(0, many, many // 64)
-    assert cache.lookup(starts, 96).ids.shape == (len(starts), 96, 32)
-    grown = (int(statm.read_text().split()[1]) - before) * os.sysconf("SC_PAGESIZE")
-    assert grown < 64e6
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from test_cache import documents, write
-from edgetext.checkpoint import load_model
-
-def progress(done, total):
-    if done > total // 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-write(Path(sys.argv[2]), load_model(sys.argv[1]), documents(), progress=progress)
-"""
-
-
-def test_a_killed_writer_leaves_what_can_be_gone_on_with(tmp_path, whole):
-    save_model(tmp_path / "teacher", teacher())
-    target = tmp_path / "c"
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "teacher"), str(target)]
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
-    assert killed.returncode == -9, killed.stderr.decode()
-    left = read_manifest(target)
-    assert 0 < len(left.missing()) < left.shards
-    with pytest.raises(CheckpointError, match=r"not complete.*cache-targets.*--resume"):
-        TargetCache.open(target)
-    (target / ".targets-00009.npy.abc.partial").write_bytes(b"half")
-    places = []
-    write(target, resume=True, progress=lambda done, total: places.append(done))
-    assert places[0] == left.positions - sum(high - low for low, high in map(left.span, left.missing()))
-    assert contents(target) == contents(whole)
-
-
-def test_damage_is_found_and_mended(tmp_path, whole):
-    target = write(tmp_path / "c")
-    before = contents(target)
-    path = target / "targets-00001.npy"
-    data = bytearray(path.read_bytes())
-    data[-3] ^= 0xFF
-    path.write_bytes(data)
-    write(target, resume=True)  # content is read where a cache is gone on with
-    assert contents(target) == before
-    path.write_bytes(data[:-40])
-    with pytest.raises(CheckpointError, match=r"targets-00001.npy is damaged.*--resume"):
-        TargetCache.open(target)
-    (target / "targets-00000.npy").unlink()
-    with pytest.raises(CheckpointError, match=r"targets-00000.npy is damaged.*--resume"):
-        TargetCache.open(target)
-    write(target, resume=True)
-    assert contents(target) == before
-    TargetCache.open(target)
-    (target / "tokenizer.json").write_bytes(b"{}")
-    with pytest.raises(CheckpointError, match=r"tokenizer.json is missing or damaged.*--resume"):
-        TargetCache.open(target)
-
-
-# --- what is refused ---------------------------------------------------------------------------------------
-
-
-def test_targets_of_something_else_are_refused(whole):
-    cache = TargetCache.open(whole)
-    right = {"corpus": ORIGIN.corpus, "tokenizer": ORIGIN.tokenizer}
-    cache.check(**right)
-    cache.check(**right, windows="stream")
-    wrong = {
-        "another tokenizer": {**right, "tokenizer": "x"},
-        "another training split": {**right, "corpus": "x"},
-        "--windows stream, but the student reads --windows document": {**right, "windows": "document"},
-    }
-    for message, given_ in wrong.items():
-        with pytest.raises(ConfigError) as caught:
-            cache.check(**given_, run="runs/mine")
-        assert message in str(caught.value)
-        assert f"edgetext cache-targets runs/a --run runs/mine -o {whole} --top-k 8" in str(caught.value)
-        assert str(caught.value).endswith("--force")
-
-
-def test_the_fingerprint_follows_the_content(tmp_path, whole):
-    first = TargetCache.open(whole)
-    assert TargetCache.open(write(tmp_path / "same")).fingerprint == first.fingerprint
-    other = TargetCache.open(write(tmp_path / "other", teacher(LSTM, 1)))
-    assert other.fingerprint != first.fingerprint
-    assert first.teacher == LSTM
-    assert first.tokenizer == TOKENIZER
-
-
-def test_directories_are_not_overwritten(tmp_path):
-    target = write(tmp_path / "c")
-    before = contents(target)
-    with pytest.raises(CheckpointError, match=r"--resume.*--force"):
-        write(target)
-    with pytest.raises(ConfigError, match="give one of them"):
-        write(target, resume=True, force=True)
-    for options in ({"top_k": 4}, {"windows": "document"}, {"precision": "bf16"}, {"hidden": True}):
-        with pytest.raises(CheckpointError, match="was started with another"):
-            write(target, resume=True, **options)
-    write(target, resume=True, shard_mb=1.0)  # files have the size they were begun with
-    assert contents(target) == before
-    write(target, force=True, top_k=4)
-    assert TargetCache.open(target).top_k == 4
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "letters.txt").write_text("mine")
-    for flags in ({}, {"resume": True}, {"force": True}):
-        with pytest.raises(CheckpointError, match="not a target cache"):
-            write(foreign, **flags)
-    assert contents(foreign) == {"letters.txt": b"mine"}
-
-
-def test_another_teachers_targets_are_not_gone_on_with(tmp_path):
-    target = write(tmp_path / "c")
-    other = replace(ORIGIN, weights=("x" * 64,), run="elsewhere")
-    chosen = CacheSettings(top_k=8, precision="fp32", shard_mb=SMALL_SHARDS)
-    with pytest.raises(CheckpointError, match="another origin"):
-        write_cache(teacher(), documents(), target, chosen, origin=other, tokenizer=TOKENIZER, resume=True)
-
-
-def test_settings_that_cannot_work_name_their_flag(tmp_path):
-    for options, message in (
-        ({"top_k": V + 1}, f"--top-k {V}"),
-        ({"top_k": 0}, "--top-k"),
-        ({"windows": "pages"}, "--windows"),
-        ({"context": 1}, "--context"),
-        ({"model": teacher(TRANSFORMER), "context": 25}, "--context 24"),
-        ({"shard_mb": 0}, "--shard-mb"),
-        ({"model": EnsembleGenerator([teacher(), teacher()]), "hidden": True}, "--hidden"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            write(tmp_path / "c", **options)
-    assert not (tmp_path / "c").exists()
-
-
-def test_a_cache_that_does_not_fit_the_disk_is_not_begun(tmp_path):
-    endless = np.broadcast_to(np.uint16(3), (10**14,))
-    with pytest.raises(ConfigError, match=r"GB free.*--top-k"):
-        write(tmp_path / "c", None, endless, shard_mb=1e8)
-    assert not (tmp_path / "c").exists()
-
-
-def test_a_teacher_out_of_its_numbers_is_an_error(tmp_path):
-    model = teacher()
-    model.head.bias.data[4] = torch.nan
-    with pytest.raises(TrainingError, match="not finite"):
-        write(tmp_path / "c", model)
-
-
-def test_manifests_that_are_none(tmp_path, whole):
-    with pytest.raises(CheckpointError, match=r"not a target cache.*edgetext cache-targets"):
-        TargetCache.open(tmp_path)
-    good = read_manifest(whole).to_dict()
-    for change, message in (
-        ({"format_version": 99}, "format version 99"),
-        ({"format": "other"}, "not the manifest"),
-        ({"positions": 0}, "damaged"),
-        ({"origin": {}}, "damaged"),
-        ({"files": []}, "damaged"),
-    ):
-        with pytest.raises(CheckpointError, match=message):
-            Manifest.from_dict({**good, **change}, tmp_path)
 
 
 def test_padding_of_a_batch_is_not_looked_at_outside_its_document(tmp_path):

@@ -90,6 +90,17 @@ def test_groups_of_one_recipe_say_what_differs(tmp_path):
     assert "hinton 2: teacher a + b, soft.temperature 2.0" in text
 
 
+def test_settings_of_a_stage_that_took_no_steps_tell_nothing_apart(tmp_path):
+    """Nor do those that an earlier version did not know yet."""
+    idle = [{"refine_steps": 0, "refine_rate": 1e-3, "refine": {"name": "relgan"}}, {"refine_steps": 0}]
+    paths = [write_compared_run(tmp_path / f"{n}", seed=n, options=o) for n, o in enumerate(idle)]
+    (group,) = compare_runs(paths)
+    assert (len(group.runs), group.differs) == (2, {})
+    refined = {"refine_steps": 5, "refine": {"name": "relgan"}}
+    paths.append(write_compared_run(tmp_path / "refined", seed=0, options=refined))
+    assert len(compare_runs(paths)) == 2
+
+
 def test_each_seed_may_have_a_teacher_of_its_own(tmp_path):
     paths = [
         write_compared_run(

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgetext.cli import group
-from edgetext_export.writer import write_bundle
+from edgetext_export.writer import manifest_json, write_bundle
 from edgetext_runtime import read_bundle
 
 
@@ -62,7 +62,7 @@ def test_inspect_shows_everything_the_bundle_says(exported):
     assert result.exit_code == 0, result.output
     document = last_line(result)
     bundle = read_bundle(exported.path)
-    assert document["manifest"] == json.loads(bundle.manifest.to_json())
+    assert document["manifest"] == json.loads(manifest_json(bundle.manifest))
     assert document["quality"] == exported.quality.to_dict()
     assert document["golden"]["cases"] == 4
     for word in (

@@ -13,10 +13,10 @@ from edgetext.adversarial.settings import DiscriminatorConfig
 from edgetext.errors import ExportError
 from edgetext_export.discriminator import build_discriminator_graph
 from edgetext_export.writer import write_bundle
-from edgetext_runtime import Generator
+from edgetext_runtime import Generator, rating
 from edgetext_runtime.bundle import Bundle, read_bundle
 from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.rating import MEMBER, rate, rating_session
+from edgetext_runtime.rating import MEMBER
 
 V, LENGTH = 34, 12
 
@@ -41,7 +41,7 @@ def texts(count=9):
 )
 def test_the_graph_gives_torch_s_logits(options):
     judge, ended = rater(**options), [True, False, True] * 3
-    ours = rate(*rating_session(build_discriminator_graph(judge)), texts(), ended, 0, 1)
+    ours = rating.Rater(build_discriminator_graph(judge), 0, 1)(texts(), ended)
     np.testing.assert_allclose(ours, judge(texts(), ended), atol=1e-5)
 
 

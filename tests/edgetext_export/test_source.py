@@ -26,6 +26,7 @@ def write_cache_manifest(directory, run, models=1):
         vocab_size=320,
         positions=10,
         top_k=8,
+        tail_samples=0,
         windows="stream",
         context=0,
         precision="fp32",

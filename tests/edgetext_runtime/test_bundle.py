@@ -12,7 +12,7 @@ import tiny_bundle as tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetext_export.writer import write_bundle
+from edgetext_export.writer import manifest_json, write_bundle
 from edgetext_runtime import Bundle, BundleError, InputError, Manifest, read_bundle
 from edgetext_runtime.bundle import MEMBER_LIMITS, StateTensor
 from edgetext_runtime.manifest import MAX_STATE_BYTES, MemberRecord
@@ -54,6 +54,7 @@ def test_file_bytes_and_folder_read_the_same(path, tmp_path):
     )
     assert from_file == from_bytes
     assert from_file.members == from_folder.members == MEMBERS
+    assert from_file.sha256 == from_folder.sha256
     assert from_file.manifest == from_folder.manifest
     assert replace(from_file.manifest, members={}) == MANIFEST
     assert isinstance(read_bundle(str(path)), Bundle)
@@ -149,15 +150,15 @@ def test_changed_member_and_member_the_manifest_does_not_list(path):
 
 
 def changed(**changes):
-    document = json.loads(MANIFEST.to_json())
+    document = json.loads(manifest_json(MANIFEST))
     return json.dumps({**document, **changes})
 
 
 def test_manifest_round_trip_is_exact():
     full = replace(MANIFEST, members={"CARD.md": MemberRecord(3, "0" * 64)}, name="Modèle 1")
-    assert Manifest.from_json(full.to_json()) == full
+    assert Manifest.from_json(manifest_json(full)) == full
     cached = tiny.manifest(9, CACHE)
-    assert Manifest.from_json(cached.to_json()) == cached
+    assert Manifest.from_json(manifest_json(cached)) == cached
     assert cached.has_cache
     assert not full.has_cache
 
@@ -243,7 +244,7 @@ def test_wrong_field_in_the_manifest(changes):
     ids=str,
 )
 def test_wrong_state_entry_in_the_manifest(changes):
-    entry = json.loads(MANIFEST.to_json())["state"][0]
+    entry = json.loads(manifest_json(MANIFEST))["state"][0]
     with pytest.raises(BundleError, match=r"manifest\.json"):
         Manifest.from_json(changed(state=[{**entry, **changes}]))
 
@@ -261,7 +262,7 @@ JSON = st.recursive(
 
 
 @settings(deadline=None)
-@given(field=st.sampled_from(sorted(json.loads(MANIFEST.to_json()))), value=JSON)
+@given(field=st.sampled_from(sorted(json.loads(manifest_json(MANIFEST)))), value=JSON)
 def test_whatever_stands_in_a_field_only_a_bundle_error_comes_out(field, value):
     with contextlib.suppress(BundleError):
         Manifest.from_json(changed(**{field: value}))

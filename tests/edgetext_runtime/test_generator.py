@@ -88,7 +88,7 @@ def test_several_threads_and_interleaved_streams_do_not_disturb_each_other(gener
 
 def test_generation_follows_the_numpy_sampler(generator):
     """The whole loop by hand: logits from the session, tokens from the reference sampler."""
-    from edgetext_runtime.sampling import sample
+    from reference_sampling import sample
 
     params = SamplingParams(temperature=0.8, top_k=12, top_p=0.9, min_p=0.01)
     draws = np.random.Generator(np.random.PCG64(3))
@@ -243,7 +243,8 @@ def test_verify_replays_the_golden_cases(generator, tmp_path):
     ]
     bad = {**good[1], "tokens": [*good[1]["tokens"][:-1], 3, 4]}
     other_ids = {**good[0], "prompt_tokens": [3]}
-    for cases, failed in ((good, []), ([*good, bad], [2]), ([other_ids], [0])):
+    endless = {**good[0], "sampling": {"temperature": 0, "max_new_tokens": 2**31}, "tokens": [3, 4]}
+    for cases, failed in ((good, []), ([*good, bad], [2]), ([other_ids], [0]), ([endless], [0])):
         golden = json.dumps({"cases": cases}).encode()
         path = repacked(generator, tmp_path / "g.etx", **{"golden.json": golden})
         loaded = Generator.load(path)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from io import StringIO
+from pathlib import Path
 
+import edgetext_runtime
 from edgetext_runtime.console import _visible, generate_to
 
 GENERATE = """
@@ -39,6 +42,21 @@ def test_import_is_light():
 def test_generator_module_does_not_load_onnxruntime():
     done = run("import edgetext_runtime as e, sys; e.Generator; print(*sys.modules)")
     assert {"onnxruntime", "torch", "tokenizers"}.isdisjoint(done.stdout.split())
+
+
+def test_it_works_inside_another_package_under_another_name(lstm_path, tmp_path):
+    source = Path(edgetext_runtime.__file__).parent
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(source, tmp_path / "app" / "vendored", ignore=ignored)
+    code = """
+import sys
+from app.vendored import Generator
+for provider in ("cpu", "numpy"):
+    Generator.load(sys.argv[1], provider=provider).generate("ab", seed=1, best_of=2, regex="[a-z ]*")
+assert "edgetext_runtime" not in sys.modules
+"""
+    done = run(code, lstm_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_public_name_exists():

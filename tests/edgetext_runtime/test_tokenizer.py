@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgetext.tokenization import load_fast, train_tokenizer
+from edgetext.tokenization import load_fast, tokenizer_document, train_tokenizer
 from edgetext_runtime.errors import TokenizerError
 from edgetext_runtime.tokenizer import Tokenizer
-from edgetext_runtime.tokenizer_format import byte_alphabet, tokenizer_document
+from edgetext_runtime.tokenizer_format import byte_alphabet
 from edgetext_runtime.unicode_classes import UNICODE_VERSION, character_classes
 
 PATTERNS = ("gpt2", "llama3")

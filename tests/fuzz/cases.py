@@ -13,6 +13,7 @@ from pathlib import Path
 import tiny_bundle as tiny
 from fuzz import mutations, prompts
 
+from edgetext_export.writer import manifest_json
 from edgetext_runtime import Generator, PromptState, read_bundle
 from edgetext_runtime.bundle import Manifest, MemberRecord
 
@@ -45,7 +46,7 @@ def tiny_members() -> list[mutations.Members]:
 
 def _members(manifest: Manifest, members: dict[str, bytes]) -> mutations.Members:
     blank = {name: MemberRecord(0, "0" * 64) for name in members}
-    document = {"manifest.json": replace(manifest, members=blank).to_json(), **members}
+    document = {"manifest.json": manifest_json(replace(manifest, members=blank)), **members}
     generator = Generator.load(mutations.pack(mutations.signed(document)))
     settings = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0, "max_new_tokens": 6}
     result = generator.generate("ab", **settings)

@@ -20,6 +20,7 @@ PEERS = {
     "transformers",
 }
 """What `edgetext bench --peers` measures beside our own."""
+RUNTIME = ROOT / "runtime"
 FLOORS = {
     # name: (folder, what of ours it may import, third parties it may import: None is any)
     "edgetext_runtime": ("runtime/edgetext_runtime", set(), {"numpy", "onnxruntime"}),
@@ -47,8 +48,9 @@ def imports(path):
                 for alias in child.names:
                     yield alias.name, eager
             elif isinstance(child, ast.ImportFrom):
-                assert child.level == 0, f"{path}: relative import; imports here are absolute"
-                yield child.module, eager
+                # The runtime alone imports itself relatively, so that it works under another name.
+                assert child.level <= path.is_relative_to(RUNTIME), f"{path}: a relative import"
+                yield (f"edgetext_runtime.{child.module}" if child.level else child.module), eager
             elif isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
                 for statement in child.orelse:
                     yield from visit(ast.Module([statement], []), eager)
