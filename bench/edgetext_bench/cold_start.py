@@ -116,7 +116,7 @@ def make_transformers(bundle: Bundle, folder: Path) -> Path:
     config = bundle.manifest.config
     if bundle.manifest.architecture != "transformer":
         raise InputError(
-            "the bundle is a recurrent model, which transformers does not have; allowed is a Transformer"
+            "the bundle is recurrent, which transformers does not have; allowed is a Transformer"
         )
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
