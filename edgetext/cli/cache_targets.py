@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 )
 @click.option("--top-k", default=32, metavar="K", help="Tokens kept at every position.")
 @click.option(
-    "--tail-samples", default=80, metavar="S", help="Tokens drawn from all others; 0 keeps their mass only."
+    "--tail-samples",
+    type=int,
+    metavar="S",
+    help="Tokens drawn from all others; 0: only their mass.  [default: up to 80, within 300 bytes a token]",
 )
 @click.option("--hidden", is_flag=True, help="Keep every layer's output as well (2 bytes a number).")
 @click.option(
@@ -67,7 +70,7 @@ def command(
     run: Path,
     output: Path,
     top_k: int,
-    tail_samples: int,
+    tail_samples: int | None,
     hidden: bool,
     windows: str,
     context: int | None,
@@ -139,7 +142,10 @@ def _figures(report: CacheReport) -> str:
             ("positions", f"{report.positions:,}"),
             ("teacher read", f"{report.windows}, {read}, {report.precision}"),
             ("likeliest tokens kept", f"{report.top_k}, {1 - report.tail_mass:.2%} of the probability"),
-            ("drawn from the rest", f"{report.tail_samples} at every position"),
+            (
+                "drawn from the rest",
+                f"{report.tail_samples} at every position" if report.tail_samples else "none",
+            ),
             ("of text the teacher wrote", f"{report.written:,}" if report.written else "none"),
             ("hidden states", " ".join(map(str, report.hidden)) or "none"),
             ("size", f"{report.bytes:,} bytes, {report.bytes_per_token:.1f} a token"),

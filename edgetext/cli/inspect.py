@@ -26,7 +26,11 @@ def command(model: str, as_json: bool) -> None:
 
     bundle = read_bundle(model)
     document = _document(bundle)
-    click.echo("\n\n".join([f"{model}\nsha256 {bundle.sha256}", *_tables(document)]))
+    click.echo(
+        "\n\n".join(
+            [f"{model}\nsha256 of the manifest, which names the content: {bundle.sha256}", *_tables(document)]
+        )
+    )
     if as_json:
         click.echo(json.dumps(document))
 

@@ -42,8 +42,9 @@ class CacheSettings:
 
     top_k: int = 32
     """K, tokens kept at every position."""
-    tail_samples: int = 80
-    """S, tokens drawn at every position from all but the K; each stands for an equal part of their mass."""
+    tail_samples: int | None = None
+    """S, tokens drawn at every position from all but the K; each stands for an equal part of their mass.
+    None: as many as fit in 300 bytes, 80 at most. None are drawn where the K leave at most one token."""
     hidden: bool = False
     """Whether every layer's output is kept as well (float16)."""
     windows: WindowKind = "stream"
@@ -60,7 +61,7 @@ class CacheSettings:
         """Check the ranges."""
         if self.top_k < 1:
             raise ConfigError(f"--top-k is {self.top_k}; it must be at least 1")
-        if self.tail_samples < 0:
+        if self.tail_samples is not None and self.tail_samples < 0:
             raise ConfigError(f"--tail-samples is {self.tail_samples}; it must be at least 0")
         if self.windows not in get_args(WindowKind):
             raise ConfigError(f"--windows is {self.windows!r}; it must be stream or document")

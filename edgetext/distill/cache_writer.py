@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgetext.checkpoint import write_atomic
 from edgetext.distill.cache_directory import claim
@@ -29,6 +28,7 @@ from edgetext.distill.cache_format import (
     record_type,
     write_manifest,
 )
+from edgetext.distill.top_targets import tail_samples, top_targets
 from edgetext.errors import ConfigError, TrainingError
 from edgetext.models.base import GeneratorModel, State
 from edgetext.models.ensemble import EnsembleGenerator
@@ -46,8 +46,6 @@ MOST_ROWS, CARRIED_ROWS = 512, 64
 """Most rows of one forward pass, and rows that carry a state side by side."""
 LOWEST = -1e4
 """Floor of stored log-probabilities: keeps them finite in float16."""
-GOLDEN = (5**0.5 - 1) / 2
-"""The fractional parts of its multiples are spread more evenly than random numbers."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -133,14 +131,15 @@ def _manifest(
             raise ConfigError(
                 "this teacher shows no hidden states (an ensemble has none); leave --hidden out"
             )
-    size = record_type(settings.top_k, settings.tail_samples, vocab_size).itemsize + 2 * sum(hidden)
+    samples = tail_samples(settings, vocab_size)
+    size = record_type(settings.top_k, samples, vocab_size).itemsize + 2 * sum(hidden)
     return Manifest(
         origin=origin,
         teacher=teacher.config.to_dict(),
         vocab_size=vocab_size,
         positions=len(stream) - 1,
         top_k=settings.top_k,
-        tail_samples=settings.tail_samples,
+        tail_samples=samples,
         windows=settings.windows,
         context=_context(teacher, settings.context),
         precision=precision,
@@ -171,7 +170,7 @@ def _check_space(directory: Path, manifest: Manifest) -> None:
     if needed > free:
         raise ConfigError(
             f"the cache needs {needed / 1e9:.2f} GB, but {directory} has {free / 1e9:.2f} GB free; use a "
-            f"smaller --top-k, leave --hidden out, or choose another -o"
+            f"smaller --top-k or --tail-samples, leave --hidden out, or choose another -o"
         )
 
 
@@ -264,37 +263,6 @@ def _read(
         if hidden.shape[1]:
             layers = torch.cat([layer[mask].float() for layer in output.hidden], dim=-1)
             hidden[where] = layers.clamp(-LARGEST_HALF, LARGEST_HALF).half().cpu().numpy()
-
-
-def top_targets(
-    logits: Tensor, top_k: int, tail_samples: int, positions: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What is stored of logits [N,V] at positions [N] of the stream.
-
-    The rest is summed itself, not taken as one minus the others, so a small one keeps its precision. Its S
-    tokens are drawn systematically: at equal distances of the cumulative mass, from an offset that the
-    position gives, so that the expected number of times a token is drawn is proportional to its probability
-    (sampled soft targets: Anshumann et al. 2025, "Sparse Logit Sampling").
-
-    Returns:
-        The K likeliest ids [N,K], their log-probabilities [N,K], the log of the rest's mass [N], and ids
-        [N,S] drawn from the rest.
-    """
-    values, ids = logits.float().topk(top_k, dim=-1)  # [N,K], the likeliest first
-    mass = (logits.float() - values[:, :1]).exp_()  # [N,V], relative to the likeliest
-    total = mass.sum(-1)  # [N]
-    rest = mass.scatter_(-1, ids, 0.0).sum(-1)
-    drawn = _draw(mass, tail_samples, positions.to(mass.device))
-    return ids, values - values[:, :1] - total.log()[:, None], rest.log() - total.log(), drawn
-
-
-def _draw(mass: Tensor, count: int, positions: Tensor) -> Tensor:
-    """Draw ids [N,S] in proportion to mass [N,V], which need not sum to one; any id where there is none."""
-    upto = mass.double().cumsum(-1)  # [N,V]
-    offset = (positions.double() * GOLDEN).frac()  # [N], evenly spread over [0, 1) whatever the positions
-    points = (offset[:, None] + torch.arange(count, device=mass.device)) / max(count, 1)  # [N,S]
-    ids = torch.searchsorted(upto, points * upto[:, -1:], right=True)
-    return ids.clamp_max_(mass.shape[-1] - 1)
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> str:

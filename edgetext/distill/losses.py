@@ -22,7 +22,7 @@ from edgetext.errors import ConfigError
 
 
 class SparseTargets(NamedTuple):
-    """A teacher's K most probable next tokens at every position, and the mass of all others."""
+    """A teacher's K most probable next tokens at every position, the mass of the rest, and draws from it."""
 
     ids: Tensor
     """[B,T,K] int64, distinct within a row."""

@@ -130,7 +130,8 @@ def prepare_teacher(work: Workspace, given: Given) -> Teacher | None:
             windows=config.windows,
             run=str(work.directory),
         )
-        kept = f"top {cache.top_k} and {cache.manifest.tail_samples} of the rest"
+        drawn = f" and {cache.manifest.tail_samples} of the rest" if cache.manifest.tail_samples else ""
+        kept = f"top {cache.top_k}{drawn}"
         work.say(f"teacher: targets cached in {config.cache}, {kept}")
         return Teacher(_cache_view(cache), cache.fingerprint, None, cache)
     if given.foreign is not None:

@@ -62,9 +62,9 @@ def manifest_json(manifest: Manifest) -> bytes:
     document["members"] = {name: asdict(record) for name, record in manifest.members.items()}
     try:
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
-    except (TypeError, ValueError) as error:
+        return (text + "\n").encode("utf-8")
+    except (TypeError, ValueError) as error:  # among them a lone surrogate
         raise BundleError(f"manifest.json: cannot be written as JSON: {error}") from error
-    return (text + "\n").encode("utf-8")
 
 
 def _plain(value: object) -> object:

@@ -51,7 +51,8 @@ def _read_case(case: object, where: str, vocab_size: int) -> GoldenCase:
         ids = case[name]
         if not isinstance(ids, list) or not all(is_count(i) and i < vocab_size for i in ids):
             raise BundleError(f"{where}: {name} must be ids below {vocab_size}; {REEXPORT}")
-    settings = {"max_new_tokens": max(1, len(case["tokens"])), "seed": 0, **sampling}
+    given = {name: value for name, value in sampling.items() if value is not None}
+    settings = {"max_new_tokens": max(1, len(case["tokens"])), "seed": 0, **given}
     try:
         check_seed(settings["seed"])
         GenerationDefaults().override(**{k: v for k, v in settings.items() if k != "seed"})
@@ -59,4 +60,6 @@ def _read_case(case: object, where: str, vocab_size: int) -> GoldenCase:
         raise BundleError(
             f"{where}: sampling {sampling!r} is not understood ({error}); {REEXPORT}"
         ) from error
+    # One token more than expected tells as much as all that a case may ask for.
+    settings["max_new_tokens"] = min(settings["max_new_tokens"], len(case["tokens"]) + 1)
     return GoldenCase(prompt, tuple(case["prompt_tokens"]), settings, tuple(case["tokens"]))

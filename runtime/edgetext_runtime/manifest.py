@@ -179,7 +179,7 @@ class Manifest:
         _require(precision in PRECISIONS, "precision", f"{precision!r} is not in {PRECISIONS}")
         _require(isinstance(self.quantisation.get("recipe"), str), "quantisation", "must name its recipe")
         numbers = self.ort_floor.split(".")
-        valid = len(numbers) in (2, 3) and all(n.isascii() and n.isdigit() for n in numbers)
+        valid = len(numbers) in (2, 3) and all(n.isascii() and n.isdigit() and len(n) < 10 for n in numbers)
         _require(valid, "ort_floor", f"{self.ort_floor!r} is no version")
         self._check_special_tokens()
         self._check_state()
@@ -206,7 +206,7 @@ class Manifest:
             names = [getattr(entry, side) for entry in self.state]
             _require(len(set(names)) == len(names), "state", f"names an {side} twice")
         size = sum(math.prod(s.concrete_shape(1, context)) * STATE_DTYPES[s.dtype] for s in self.state)
-        _require(size <= MAX_STATE_BYTES, "state", f"takes {size:,} bytes, more than {MAX_STATE_BYTES:,}")
+        _require(size <= MAX_STATE_BYTES, "state", f"takes more than {MAX_STATE_BYTES:,} bytes")
 
     @property
     def has_cache(self) -> bool:

@@ -5,10 +5,10 @@ is no faster on an idle machine and several times slower on a busy one, and the 
 while. Their number belongs to the process, so it is changed only while a call runs, and put back.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 from threading import Lock
 from types import TracebackType
 
@@ -89,6 +89,8 @@ def _libraries() -> Iterator[str]:
         core = getattr(sys.modules.get(name), "__file__", None)
         if core:
             yield core
-            beside = Path(core).parents[2] / "numpy.libs"
-            yield from (str(path) for path in sorted(beside.glob("*openblas*")))
+            beside = os.path.join(os.path.dirname(core), "..", "..", "numpy.libs")
+            if os.path.isdir(beside):
+                names = sorted(name for name in os.listdir(beside) if "openblas" in name)
+                yield from (os.path.join(beside, name) for name in names)
             return

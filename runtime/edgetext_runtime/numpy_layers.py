@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .sampling import AnyArray, FloatArray, IntArray
 
@@ -89,7 +88,7 @@ class Embedding(NamedTuple):
     ``least`` is the row for every id below it.
     """
 
-    rows: NDArray[np.uint8]
+    rows: AnyArray
     scales: FloatArray | None
     out: int
     least: int = 0

@@ -78,10 +78,12 @@ class _Planner:
         vocab_size = self._manifest.vocab_size
         if not isinstance(logits, Hidden) or (logits.axes, logits.width) != ("BNX", vocab_size):
             raise refuse("'logits' are not [batch, n, vocabulary]")
-        if self._symbols.get("next_token") != "next_token":
+        chosen = self._symbols.get("next_token")
+        if not isinstance(chosen, str) or chosen != "next_token":
             raise refuse("'next_token' is not sampled as edgetext does")
         for entry in self._manifest.state:
-            if self._symbols.get(entry.output) != StateValue(entry, past=False):
+            found = self._symbols.get(entry.output)
+            if not isinstance(found, StateValue) or found != StateValue(entry, past=False):
                 raise refuse(f"{entry.output!r} is not what becomes of {entry.input!r}")
         network = self._network
         return Plan(tuple(network.layers), tuple(network.slots), logits.slot, self._suppressed)

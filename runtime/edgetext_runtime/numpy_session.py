@@ -1,11 +1,11 @@
 """Runs a step graph with numpy alone, where onnxruntime has no wheel: the same bundles, the same tokens.
 
-The interface is that of `session.StepSession`. Greedy tokens, and those of a seed,
-are the ones onnxruntime gives, up to the rounding of float32 sums: two logits would have to agree in six
-digits, or a quantised activation to lie on the edge of two levels, for another to be chosen.
+The interface is that of `session.StepSession`. Greedy tokens, and those of a seed, are the ones onnxruntime
+gives, up to the rounding of float32 sums: two logits would have to agree in six digits, or a quantised
+activation to lie on the edge of two levels, for another to be chosen.
 
-The graph is read (`onnx_reader`), understood (`numpy_plan`) and
-then run as a list of calls over buffers that exist already. What edgetext does not write is refused.
+The graph is read (`onnx_reader`), understood (`numpy_plan`) and then run as a list of calls over buffers that
+exist already. What edgetext does not write is refused.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,6 @@
 """The weights of a model as the layers need them: float32, and no more of them than its size allows."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import BundleError
 from .sampling import AnyArray, FloatArray
@@ -41,7 +40,7 @@ class Weights:
         self._charge(weight.size)
         return np.array(weight, np.float32, order="C")
 
-    def blocks(self, levels: NDArray[np.uint8], scales: FloatArray) -> FloatArray:
+    def blocks(self, levels: AnyArray, scales: FloatArray) -> FloatArray:
         """Bytes [N, blocks, block] with a scale for each block, as the float32 matrix [blocks * block, N]."""
         self._charge(levels.size)
         values = np.subtract(levels, np.float32(_ZERO_POINT), dtype=np.float32)

@@ -48,15 +48,18 @@ class Rater:
         """Logits, float64 [N], of token sequences, each with whether it ended by itself.
 
         Raises:
-            BundleError: if one is not finite.
+            BundleError: if it fails, or does not give a finite one for each.
         """
         rows = np.full((len(texts), self._length), self._pad, np.int64)
         for row, text, over in zip(rows, texts, ended, strict=True):
             whole = [*text, self._eos][: self._length] if over else list(text)[: self._length]
             row[: len(whole)] = whole
-        logits: AnyArray = self._session.run(["logit"], {"tokens": rows})[0].astype(np.float64)
-        if not np.isfinite(logits).all():
-            raise BundleError(f"{MEMBER}: it gives logits that are not finite; {REEXPORT}")
+        try:
+            logits: AnyArray = self._session.run(["logit"], {"tokens": rows})[0].astype(np.float64)
+        except Exception as error:  # as in loading it
+            raise BundleError(f"{MEMBER}: failed while running ({error}); {REEXPORT}") from error
+        if logits.shape != (len(rows),) or not np.isfinite(logits).all():
+            raise BundleError(f"{MEMBER}: it does not give a finite logit for every text; {REEXPORT}")
         return logits
 
 

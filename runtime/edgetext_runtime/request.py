@@ -1,9 +1,8 @@
 """A generation that is asked for, and where its tokens come from.
 
 The native path leaves sampling to the graph and never sees the logits; the host path, taken when an option
-needs it, has them and chooses with a `processors.Chooser`. Random numbers are the
-same ones on
-both: one for each token, from the seed.
+needs it, has them and chooses with a `processors.Chooser`. Random numbers are the same ones on both: one for
+each token, from the seed.
 """
 
 from collections.abc import Iterator, Sequence

@@ -53,7 +53,10 @@ class Tokenizer(ABC):
     def __init__(self, vocabulary: Sequence[str]) -> None:
         """Takes the tokens in the order of their ids."""
         self.vocab_size = len(vocabulary)
-        self._pieces = [token.encode() for token in vocabulary]
+        try:
+            self._pieces = [token.encode() for token in vocabulary]
+        except UnicodeEncodeError as error:
+            raise TokenizerError(f"the vocabulary holds a lone surrogate: {error.object!r:.80}") from None
         for special in (self.eos_id, self.pad_id, self.unk_id):
             if special is not None:
                 self._pieces[special] = b""

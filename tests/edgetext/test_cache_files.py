@@ -26,6 +26,7 @@ from cache_cases import (
 from edgetext.checkpoint import save_model
 from edgetext.distill.cache import CacheSettings, TargetCache, write_cache
 from edgetext.distill.cache_format import Manifest, read_manifest, record_type, write_manifest
+from edgetext.distill.top_targets import tail_samples
 from edgetext.errors import CheckpointError, ConfigError, TrainingError
 from edgetext.models import ModelConfig
 from edgetext.models.ensemble import EnsembleGenerator
@@ -47,7 +48,11 @@ def test_a_token_takes_less_than_three_hundred_bytes(tmp_path):
     cache = TargetCache.open(write(tmp_path / "c", None, stream, top_k=32, shard_mb=1.0))
     assert cache.size == sum(len(data) for data in contents(tmp_path / "c").values())
     assert cache.size / cache.positions < LIMIT
-    assert record_type(32, 0, 200_000).itemsize < LIMIT
+    for vocab_size in (50_000, 200_000):
+        samples = tail_samples(CacheSettings(top_k=32), vocab_size)
+        assert samples > 20
+        assert record_type(32, samples, vocab_size).itemsize <= LIMIT
+    assert tail_samples(CacheSettings(top_k=49), 50) == 0  # nothing is left to draw from
 
 
 def test_a_vocabulary_of_more_than_two_bytes(tmp_path):

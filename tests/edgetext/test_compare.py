@@ -92,7 +92,7 @@ def test_groups_of_one_recipe_say_what_differs(tmp_path):
 
 def test_settings_of_a_stage_that_took_no_steps_tell_nothing_apart(tmp_path):
     """Nor do those that an earlier version did not know yet."""
-    idle = [{"refine_steps": 0, "refine_rate": 1e-3, "refine": {"name": "relgan"}}, {"refine_steps": 0}]
+    idle = [{"refine_steps": 0, "refine_rate": 1e-3, "refine": {"name": "relgan"}}, {}]
     paths = [write_compared_run(tmp_path / f"{n}", seed=n, options=o) for n, o in enumerate(idle)]
     (group,) = compare_runs(paths)
     assert (len(group.runs), group.differs) == (2, {})

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 from tiny_bundle import char_tokenizer, lstm_model, manifest, members
 
 from edgetext.adversarial.discriminators import Discriminator
@@ -102,6 +103,19 @@ def test_options_and_bundles_without_a_discriminator_are_refused(bundle):
     broken = Bundle(whole.manifest, {**whole.members, MEMBER: whole.members["model.onnx"]}, "")
     with pytest.raises(BundleError, match="not a discriminator's"):
         Generator(broken, threads=1, provider="cpu").generate("a", best_of=2, choose_by="top")
+    one = helper.make_graph(
+        [
+            helper.make_node("Cast", ["tokens"], ["all"], to=1),
+            helper.make_node("ReduceSum", ["all"], ["logit"]),
+        ],
+        "one logit for all texts",
+        [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", LENGTH])],
+        [helper.make_tensor_value_info("logit", TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(one, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    wrong = Bundle(whole.manifest, {**whole.members, MEMBER: model.SerializeToString()}, "")
+    with pytest.raises(BundleError, match="a finite logit for every text"):
+        Generator(wrong, threads=1, provider="cpu").generate("a", best_of=2, choose_by="top")
 
 
 def test_resampling_is_in_proportion_to_the_exponential():

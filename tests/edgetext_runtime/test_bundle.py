@@ -204,6 +204,7 @@ def test_manifest_that_is_not_one(text):
         {"special_tokens": {"eos": 0, "pad": 1, "unk": "2"}},
         {"opset": None},
         {"ort_floor": "new"},
+        {"ort_floor": "1." + "9" * 5000},
         {"state": {}},
         {"state": []},
         {"state": ["h"]},

@@ -244,7 +244,8 @@ def test_verify_replays_the_golden_cases(generator, tmp_path):
     bad = {**good[1], "tokens": [*good[1]["tokens"][:-1], 3, 4]}
     other_ids = {**good[0], "prompt_tokens": [3]}
     endless = {**good[0], "sampling": {"temperature": 0, "max_new_tokens": 2**31}, "tokens": [3, 4]}
-    for cases, failed in ((good, []), ([*good, bad], [2]), ([other_ids], [0]), ([endless], [0])):
+    unsaid = {**good[0], "sampling": {"temperature": 0, "max_new_tokens": None, "seed": None}}
+    for cases, failed in ((good, []), ([*good, bad], [2]), ([other_ids], [0]), ([endless, unsaid], [0])):
         golden = json.dumps({"cases": cases}).encode()
         path = repacked(generator, tmp_path / "g.etx", **{"golden.json": golden})
         loaded = Generator.load(path)
@@ -259,6 +260,7 @@ def test_verify_replays_the_golden_cases(generator, tmp_path):
     [
         ("tokenizer.json", b"{}"),
         ("tokenizer.json", b"nonsense"),
+        ("tokenizer.json", tiny.char_tokenizer().replace(b'"a"', b'"\\ud800"')),
         ("tokenizer.json", tiny.byte_tokenizer()),
         ("generation.json", b"[]"),
         ("generation.json", b'{"temperature": -1}'),
