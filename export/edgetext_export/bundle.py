@@ -13,7 +13,7 @@ from edgetext import __version__
 from edgetext.errors import ExportError
 from edgetext.models import ModelConfig
 from edgetext.models.huggingface import is_huggingface
-from edgetext_export.builder import OPSET, ORT_FLOOR
+from edgetext_export.builder import ORT_FLOOR
 from edgetext_export.card import write_card
 from edgetext_export.decoder import Decoder
 from edgetext_export.delivery import check_outputs, deliver, output_path
@@ -51,6 +51,7 @@ class ExportReport:
     path: Path
     """The bundle."""
     recipe: str
+    """Its name, with ``-portable`` where that was asked for."""
     precision: Precision
     parameters: int
     bundle_bytes: int
@@ -97,23 +98,22 @@ def export_run(
     mobile: bool = False,
     calibration: Method | None = None,
     generation: GenerationDefaults = GENERATION,
+    portable: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
     """Export the accepted student of a run as a bundle; write it only once it has passed its checks.
 
-    The graph is built from the checkpoint, compared with torch on the test split, put together with its
-    tokenizer and records, then read back from disk to replay its golden tokens at one and two threads.
+    The graph is compared with torch on the test split, and read back from disk to give its golden tokens.
 
     Args:
         run_dir: directory made by `edgetext distill`, or a Hugging Face model.
         output: path of the bundle; default: `student-RECIPE.etx` in the run directory, of a Hugging Face
-            directory `NAME-RECIPE.etx` where you are.
+            directory `NAME-RECIPE.etx` where you are (`RECIPE-portable` of a portable one).
         recipe: how the weights are stored (`edgetext_export.recipes`): int8, int4, fp16, fp32 or another.
         force: replace existing outputs.
         quality_tokens: most test tokens for the quality record.
         target: class of CPUs the bundle is made for (`edgetext_export.recipes.Recipe.at`).
-        tuned: measure which of a few ways to store 8-bit weights is fastest here, and take it; the timings go
-            into the manifest, so two exports are no longer the same bytes.
+        tuned: take the fastest of a few ways to store 8-bit weights; its timings go into the manifest.
         gates: limits of size, time and loss; a bundle that misses one is not written.
         corpus: of a Hugging Face directory: text to measure it on (default: the embedded corpus).
         context: of a Hugging Face directory: most tokens its cache holds.
@@ -121,6 +121,7 @@ def export_run(
         mobile: also write what a phone needs, beside the bundle (`edgetext_export.mobile`).
         calibration: of the recipe int8-static: how ranges are made of what was seen (default: percentile).
         generation: sampling the bundle uses when nothing is asked for.
+        portable: write the graph with operators of the ONNX standard only, for other runtimes as well.
         progress: called with (tokens compared, tokens in all).
 
     Raises:
@@ -128,10 +129,10 @@ def export_run(
             misses a gate, or an output exists or cannot be written.
         CheckpointError: if the run has no finished student, or a file of it is damaged.
     """
-    started = time.perf_counter()
-    run_dir = Path(run_dir)
-    chosen = _recipe(recipe, target, calibration)
-    path = output_path(run_dir, output, recipe)
+    started, run_dir = time.perf_counter(), Path(run_dir)
+    chosen = _recipe(recipe, target, calibration, portable)
+    label = f"{recipe}-portable" if portable else recipe
+    path = output_path(run_dir, output, label)
     wanted = (path, *mobile_paths(path)) if mobile else (path,)
     source = _read(
         run_dir, corpus, context, quality_tokens, discriminator, lambda: check_outputs(wanted, force)
@@ -144,14 +145,14 @@ def export_run(
     generator = Generator(Bundle(manifest, members, ""), threads=1, provider="cpu")
     quality = _quality(generator, source, quality_tokens, progress)
     check_parity(quality, recipe)
-    ms_per_token = measure_ms(generator) if gates.max_ms is not None else None
+    taken = measure_ms(generator) if gates.max_ms is not None else None
     members |= _measured_members(generator, quality, source)
     phone = checked_mobile(manifest, members, target) if mobile else None
     files = phone.files(path, len(members["model.onnx"])) if phone else {}
-    deliver(path, manifest, members, files, lambda size: check_gates(gates, quality, size, ms_per_token))
+    deliver(path, manifest, members, files, lambda size: check_gates(gates, quality, size, taken))
     return ExportReport(
         path=path,
-        recipe=recipe,
+        recipe=label,
         precision=chosen.precision,
         parameters=manifest.parameters,
         bundle_bytes=path.stat().st_size,
@@ -163,12 +164,12 @@ def export_run(
     )
 
 
-def _recipe(name: str, target: Target, calibration: Method | None) -> Recipe:
+def _recipe(name: str, target: Target, calibration: Method | None, portable: bool) -> Recipe:
     """The recipe at its target; refuses a calibration that it would not use."""
     recipe = find_recipe(name).at(target)
     if calibration is not None and not recipe.static:
         raise ExportError(f"--calibration is for the recipe int8-static, not {name}")
-    return recipe
+    return recipe.as_portable() if portable else recipe
 
 
 def _read(
@@ -205,6 +206,8 @@ def _graph(source: Source, recipe: Recipe, calibration: Method) -> StepGraph:
 def _build(source: Source, recipe: Recipe) -> StepGraph:
     """The step graph: written for the model's kind, or around its trace."""
     if isinstance(source.config, Traced):
+        if recipe.portable:
+            raise ExportError("--portable is for models that a graph is written for, and this one is traced")
         return build_traced_graph(source.config, recipe)
     return build_step_graph(source.config, source.weights, recipe, suppressed=source.suppressed)
 
@@ -256,8 +259,9 @@ def _measured_members(generator: Generator, quality: Parity, source: Source) -> 
 
 def _tuned(recipe: Recipe, source: Source) -> Recipe:
     """The recipe as it is fastest on this machine."""
-    if recipe.name != "int8":
-        raise ExportError(f"--tune is for the recipe int8, not {recipe.name}")
+    if recipe.name != "int8" or recipe.portable:
+        name = f"{recipe.name} with --portable" if recipe.portable else recipe.name
+        raise ExportError(f"--tune is for the recipe int8, not {name}")
 
     def build(candidate: Recipe) -> StepSession:
         graph = _build(source, candidate)
@@ -266,7 +270,7 @@ def _tuned(recipe: Recipe, source: Source) -> Recipe:
         )
         return StepSession(graph.model, manifest)
 
-    return tune(recipe, source.config.tied, build)
+    return tune(recipe, source.config.kind, source.config.tied, build)
 
 
 def bundle_manifest(
@@ -290,7 +294,7 @@ def bundle_manifest(
         vocab_size=config.vocab_size,
         context_length=config.context or None,
         special_tokens={"eos": tokenizer.eos_id, "pad": tokenizer.pad_id, "unk": tokenizer.unk_id},
-        opset=OPSET,
+        opset=graph.opset,
         ort_floor=ORT_FLOOR,
         state=graph.state,
         provenance=provenance,

@@ -174,7 +174,7 @@ def weight_bytes_per_token(model: bytes) -> int:
     graph = onnx.load_from_string(model).graph
     whole: set[str] = set()
     looked_up: set[str] = set()
-    for node in graph.node:
+    for node in _nodes(graph):
         rows = _BY_ROW.get(node.op_type, ())
         looked_up.update(name for index, name in enumerate(node.input) if index in rows)
         whole.update(name for index, name in enumerate(node.input) if index not in rows)
@@ -186,6 +186,15 @@ def weight_bytes_per_token(model: bytes) -> int:
         if tensor.name in looked_up:
             total += size // max(1, tensor.dims[0])
     return total
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of a graph and of the graphs inside them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
 
 
 def write_report(mobile: Mobile, bundle: str, onnx_bytes: int) -> str:

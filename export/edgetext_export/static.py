@@ -68,6 +68,8 @@ def calibrate(
         raise ExportError(f"calibration {method!r} is unknown; use one of {', '.join(METHODS)}")
     model = onnx.load_from_string(graph.model)
     products = _products(model)
+    if any(node.op_type == "Scan" for node in model.graph.node):
+        raise ExportError("int8-static has no kernel for the cells of a GRU; export with --int8")
     if not products:
         raise ExportError(
             "int8-static has nothing to quantise in this model: LSTM cells have no static kernel, and an "

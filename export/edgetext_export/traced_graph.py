@@ -20,8 +20,8 @@ from edgetext.errors import ExportError
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
 from edgetext_export.graph import StepGraph, describe
 from edgetext_export.layers import Layers
-from edgetext_export.lstm import LOGITS
 from edgetext_export.recipes import Recipe
+from edgetext_export.recurrent import LOGITS
 from edgetext_export.sampling import add_sampling, declare_sampling_inputs
 from edgetext_export.traced import Traced, fingerprint
 from edgetext_export.transformer import PAST_LENGTH
@@ -59,7 +59,7 @@ def build_traced_graph(traced: Traced, recipe: Recipe) -> StepGraph:
         g.output(entry.output, FLOAT, entry.shape)
     metadata, docs = describe(recipe.precision, state)
     model = g.build(f"edgetext-{traced.architecture}", metadata, docs)
-    return StepGraph(model, recipe.precision, state, writer.layers.manifest())
+    return StepGraph(model, recipe.precision, state, writer.layers.manifest(), g.opset)
 
 
 def traced_state(traced: Traced) -> tuple[StateTensor, ...]:

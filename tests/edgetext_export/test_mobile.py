@@ -2,11 +2,10 @@
 
 import json
 
-import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from step_graphs import LSTM, TRANSFORMER, lively, manifest_of, weights_of
+from step_graphs import GRU, LSTM, TRANSFORMER, lively, manifest_of, weights_of
 
 from edgetext.cli import group
 from edgetext.errors import ExportError
@@ -57,7 +56,7 @@ def test_the_report_advises_what_the_checker_found(made):
 
 
 def test_a_token_reads_all_matrices_and_a_row_of_the_table():
-    for config in (LSTM, TRANSFORMER):
+    for config in (LSTM, GRU, TRANSFORMER):
         graph = build_step_graph(config, weights_of(lively(config)), "fp32")
         stored = {t.name: t for t in onnx.load_from_string(graph.model).graph.initializer}
         sizes = {name: onnx.numpy_helper.to_array(t).nbytes for name, t in stored.items()}
@@ -90,8 +89,9 @@ def test_a_model_that_cannot_be_converted_says_why():
 
 
 def test_wide_and_narrow_weights_count_what_they_take():
-    sizes = {}
-    for recipe in ("fp32", "int8"):
-        graph = build_step_graph(TRANSFORMER, weights_of(lively(TRANSFORMER)), recipe)
-        sizes[recipe] = weight_bytes_per_token(graph.model)
-    assert np.divide(sizes["int8"], sizes["fp32"]) < 0.5
+    for config in (GRU, TRANSFORMER):  # a GRU's recurrent products stand in the body of a loop
+        sizes = {}
+        for recipe in ("fp32", "int8"):
+            graph = build_step_graph(config, weights_of(lively(config)), recipe)
+            sizes[recipe] = weight_bytes_per_token(graph.model)
+        assert 0.25 < sizes["int8"] / sizes["fp32"] < 0.5

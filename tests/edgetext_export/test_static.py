@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from step_graphs import (
+    GRU,
     LSTM,
     TRANSFORMER,
     lively,
@@ -97,12 +98,16 @@ def test_of_an_lstm_only_the_products_around_it():
     graph = graph_of(replace(LSTM, tied=False), lively(replace(LSTM, tied=False)))
     assert operators(graph.model).count("DynamicQuantizeLSTM") == 2
     assert operators(graph.model).count("MatMul") == 2  # projection and output layer
+    with pytest.raises(ExportError, match="no kernel for the cells of a GRU"):
+        graph_of(GRU, lively(GRU))
     bare = replace(LSTM, hidden=32)
     with pytest.raises(ExportError, match="nothing to quantise in this model: LSTM cells"):
         graph_of(bare, lively(bare))
 
 
 def test_what_cannot_be_is_refused():
+    with pytest.raises(ExportError, match="int8-static is made for onnxruntime; with --portable use --int8"):
+        STATIC.as_portable()
     with pytest.raises(ExportError, match="calibration 'median' is unknown; use one of minmax"):
         graph_of(UNTIED, lively(UNTIED), method="median")
     with pytest.raises(ExportError, match="no text is left to calibrate on"):
