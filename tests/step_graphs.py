@@ -8,18 +8,21 @@ import torch
 from edgetext.checkpoint import model_tensors
 from edgetext.models import ModelConfig, build_model
 from edgetext_export import build_step_graph
-from edgetext_export.builder import OPSET
 from edgetext_runtime.manifest import Manifest
 from edgetext_runtime.sampling import SamplingParams
 from edgetext_runtime.session import StepSession
 
 LSTM = ModelConfig("lstm", 67, 32, 48, 2, tied=True)
 TRANSFORMER = ModelConfig("transformer", 67, 32, 32, 2, heads=4, kv_heads=2, ffn=48, context=24, tied=True)
+GRU = replace(LSTM, kind="gru")
 CONFIGS = {
     "lstm, tied, projected": LSTM,
     "lstm, untied": replace(LSTM, tied=False),
     "lstm, one layer, no projection": replace(LSTM, layers=1, hidden=32),
     "lstm, widths no block divides": replace(LSTM, embedding=21, hidden=35),
+    "gru, tied, projected": GRU,
+    "gru, untied, one layer, no projection": replace(GRU, layers=1, hidden=32, tied=False),
+    "gru, widths no block divides": replace(GRU, embedding=21, hidden=35),
     "transformer, tied, grouped": TRANSFORMER,
     "transformer, untied, one key head": replace(TRANSFORMER, tied=False, kv_heads=1),
     "transformer, no groups, one layer": replace(TRANSFORMER, kv_heads=4, layers=1),
@@ -64,7 +67,7 @@ def manifest_of(config, graph):
         vocab_size=config.vocab_size,
         context_length=config.context or None,
         special_tokens={"eos": 0, "pad": 1, "unk": None},
-        opset=OPSET,
+        opset=graph.opset,
         ort_floor="1.23",
         state=graph.state,
         provenance={},

@@ -115,7 +115,9 @@ def make_transformers(bundle: Bundle, folder: Path) -> Path:
     """
     config = bundle.manifest.config
     if bundle.manifest.architecture != "transformer":
-        raise InputError("the bundle is an LSTM, which transformers does not have; allowed is a Transformer")
+        raise InputError(
+            "the bundle is recurrent, which transformers does not have; allowed is a Transformer"
+        )
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     folder.mkdir(parents=True, exist_ok=True)

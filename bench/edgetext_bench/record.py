@@ -86,7 +86,7 @@ class BundleInfo:
     name: str
     """The model's name, from the manifest."""
     architecture: str
-    """``lstm`` or ``transformer``."""
+    """``lstm``, ``gru`` or ``transformer``."""
     precision: str
     """``int8`` or ``fp32``."""
     recipe: str

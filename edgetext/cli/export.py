@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Write a student as a checked, quantised ONNX bundle (.etx).")
 @click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=str))
-@click.option("--int8", "recipe", flag_value="int8", default="int8", help="8-bit weights (the default).")
+@click.option("--int8", "recipe", flag_value="int8", help="8-bit weights (the default).")
 @click.option("--int4", "recipe", flag_value="int4", help="4-bit weights: half the size, some loss.")
 @click.option("--fp16", "recipe", flag_value="fp16", help="Stored as float16, computed in float32.")
 @click.option("--fp32", "recipe", flag_value="fp32", help="Float32: four times the size, for comparison.")
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     "--recipe",
     "named",
     metavar="NAME",
-    help="Another way to store the weights: int8-dynamic, int8-head-fp32, int4-mixed.",
+    help="Other weights: int8-dynamic, int8-head-fp32, int8-cells, int4-mixed, int4-cells.",
+)
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="With ONNX's standard operators only, for other runtimes; --fp32 unless another is given.",
 )
 @click.option(
     "--target",
@@ -65,8 +70,9 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON line with the figures at the end.")
 def command(
     run: str,
-    recipe: str,
+    recipe: str | None,
     named: str | None,
+    portable: bool,
     target: Target,
     tune: bool,
     max_mb: float | None,
@@ -102,7 +108,7 @@ def command(
         report = export_run(
             run,
             output,
-            named or recipe,
+            named or recipe or ("fp32" if portable else "int8"),
             force,
             target=target,
             tuned=tune,
@@ -111,6 +117,7 @@ def command(
             corpus=corpus,
             context=context,
             discriminator=discriminator,
+            portable=portable,
             progress=show,
         )
     click.echo(_figures(report))

@@ -51,7 +51,7 @@ def _document(bundle: Bundle) -> dict[str, Any]:
 
 
 def _graph(model: bytes) -> dict[str, Any]:
-    """Nodes by operator, and bytes of the weights by group; empty for a graph that only onnxruntime reads."""
+    """Nodes by operator, and bytes of the weights by group; loops and 4-bit weights take onnx to read."""
     from collections import Counter
 
     from edgetext_runtime.errors import BundleError
@@ -59,13 +59,35 @@ def _graph(model: bytes) -> dict[str, Any]:
 
     try:
         graph = read_graph(model)
+        operators = [f"{node.domain}.{node.operator}" for node in graph.nodes]
+        weights = [(name, array.nbytes) for name, array in graph.constants.items()]
     except BundleError:
-        return {"operators": {}, "bytes": {}}
-    operators = Counter(f"{node.domain}.{node.operator}".lstrip(".") for node in graph.nodes)
+        operators, weights = _read_by_onnx(model)
     sizes: Counter[str] = Counter()
-    for name, array in graph.constants.items():
-        sizes[_group(name)] += array.nbytes
-    return {"operators": dict(operators.most_common()), "bytes": dict(sizes.most_common())}
+    for name, size in weights:
+        sizes[_group(name)] += size
+    counts = Counter(name.lstrip(".") for name in operators)
+    return {"operators": dict(counts.most_common()), "bytes": dict(sizes.most_common())}
+
+
+def _read_by_onnx(model: bytes) -> tuple[list[str], list[tuple[str, int]]]:
+    """Operators (those inside loops too) and sizes of the weights by name; nothing where onnx is missing."""
+    try:
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        from onnx import GraphProto, load_from_string
+    except ImportError:
+        return [], []
+
+    def operators(graph: GraphProto) -> list[str]:
+        found = [f"{node.domain}.{node.op_type}" for node in graph.node]
+        bodies = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+        return found + [name for body in bodies for name in operators(body)]
+
+    try:
+        graph = load_from_string(model).graph
+    except DecodeError:
+        return [], []
+    return operators(graph), [(tensor.name, len(tensor.raw_data)) for tensor in graph.initializer]
 
 
 def _group(name: str) -> str:

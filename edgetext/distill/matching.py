@@ -89,7 +89,7 @@ class Projections(nn.Module):
 
 # --- initialisation from the teacher -----------------------------------------------------------------------
 
-_LAYER = re.compile(r"^(blocks\.|lstm\.\w+_l)(\d+)(?=\.|$)")
+_LAYER = re.compile(r"^(blocks\.|(?:lstm|gru)\.\w+_l)(\d+)(?=\.|$)")
 """Where the names of a generator's weights carry the number of their layer."""
 COPIED_SHAPE = (
     "kind",

@@ -101,7 +101,7 @@ def _attention_obstacle(student: ModelConfig, teacher: TeacherView) -> str | Non
     """Why attention cannot be compared, or None."""
     for side, kind in (("student", student.kind), ("teacher", teacher.config.kind)):
         if kind != "transformer":
-            return f"it compares attention, and the {side} is an {kind}, which has none"
+            return f"it compares attention, and the {side} has none: it is of kind {kind}"
     if not teacher.own:
         return "it compares attention, which only one own Transformer in memory shows"
     if student.heads != teacher.config.heads:

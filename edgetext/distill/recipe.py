@@ -28,7 +28,7 @@ HIDDEN = {
     "hidden-normalised": "squared difference of outputs of length one (PKD, Sun et al. 2019)",
     "cosine": "angle between mapped layers' outputs (DistilBERT, Sanh et al. 2019)",
 }
-"""Losses on layer outputs; LSTM layers count as layers."""
+"""Losses on layer outputs; LSTM and GRU layers count as layers."""
 ATTENTION = {
     "attention": "squared difference of attention scores (TinyBERT)",
     "attention-kl": "KL of attention distributions (MiniLM, Wang et al. 2020; MobileBERT)",

@@ -32,8 +32,8 @@ from edgetext.errors import ConfigError
 from edgetext.models.base import GeneratorModel
 from edgetext.models.ensemble import EnsembleGenerator
 from edgetext.models.huggingface import is_huggingface
-from edgetext.models.lstm import LSTMGenerator
 from edgetext.models.presets import resolve_model
+from edgetext.models.recurrent import RecurrentGenerator
 from edgetext.models.transformer import TransformerGenerator
 from edgetext.training.data import open_stream
 from edgetext.training.processes import by_main
@@ -82,7 +82,7 @@ class Teacher:
         """One model, or an ensemble of several."""
         mark = hashlib.sha256("/".join(fingerprints).encode()).hexdigest()
         if len(models) == 1:
-            own = isinstance(models[0], LSTMGenerator | TransformerGenerator)
+            own = isinstance(models[0], RecurrentGenerator | TransformerGenerator)
             return cls(TeacherView(models[0].config, own=own), fingerprints[0], models[0])
         ensemble = EnsembleGenerator(models)
         kinds = tuple(model.config.kind for model in models)

@@ -1,4 +1,4 @@
-"""Generators: LSTM and Transformer, teacher or student, any size."""
+"""Generators: LSTM, GRU and Transformer, teacher or student, any size."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["KINDS", "Kind", "ModelConfig", "build_model"]
 
 def build_model(config: ModelConfig) -> GeneratorModel:
     """Build a freshly initialised generator of the configured kind and shape (uses torch's random state)."""
-    if config.kind == "lstm":
-        from edgetext.models.lstm import LSTMGenerator
+    if config.gates:
+        from edgetext.models.recurrent import GRUGenerator, LSTMGenerator
 
-        return LSTMGenerator(config)
+        return LSTMGenerator(config) if config.kind == "lstm" else GRUGenerator(config)
     from edgetext.models.transformer import TransformerGenerator
 
     return TransformerGenerator(config)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from edgetext.models.config import ModelConfig
 
 State = tuple[Tensor, ...]
-"""A generator's memory. LSTM: h_0, c_0, h_1, c_1, … each [B,H]. Transformer: k_0, v_0, … each [B,K,T,D]."""
+"""A generator's memory. LSTM: h_0, c_0, h_1, c_1, … each [B,H]; GRU: h_0, h_1, … likewise. Transformer: k_0,
+v_0, … each [B,K,T,D]."""
 
 
 class Output(NamedTuple):

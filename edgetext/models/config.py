@@ -1,4 +1,4 @@
-"""The shape of a generator: one frozen dataclass for both kinds. No torch here."""
+"""The shape of a generator: one frozen dataclass for all kinds. No torch here."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from edgetext.errors import ConfigError
 
-Kind = Literal["lstm", "transformer"]
-KINDS: tuple[Kind, ...] = ("lstm", "transformer")
+Kind = Literal["lstm", "gru", "transformer"]
+KINDS: tuple[Kind, ...] = ("lstm", "gru", "transformer")
+GATES = {"lstm": 4, "gru": 3}
+"""Gates of the recurrent kinds."""
 INT8_BLOCKS = (128, 64, 32, 16)
 """Weights that share a scale when exported as 8-bit integers: the largest is used that pads a row by an
 eighth at most. Fewer scales read faster, and perplexity does not tell the sizes apart."""
@@ -30,7 +32,8 @@ class ModelConfig:
     """Everything that fixes a generator's parameters and their shapes."""
 
     kind: Kind
-    """``lstm`` or ``transformer`` (decoder-only: pre-RMSNorm, rotary, grouped-query attention, SwiGLU)."""
+    """``lstm``, ``gru`` or ``transformer`` (decoder-only: pre-RMSNorm, rotary, grouped-query attention,
+    SwiGLU)."""
     vocab_size: int
     """V, number of token ids."""
     embedding: int
@@ -46,19 +49,19 @@ class ModelConfig:
     ffn: int = 0
     """F, inner width of the SwiGLU feed-forward (Transformer only)."""
     context: int = 0
-    """C, most tokens a Transformer can attend to; 0 for an LSTM, whose context has no limit."""
+    """C, most tokens a Transformer can attend to; 0 for LSTM and GRU, whose context has no limit."""
     tied: bool = False
     """Whether the output layer shares the embedding matrix."""
     dropout: float = 0.0
     """Dropout probability in training, on embeddings and between layers."""
     locked_dropout: bool = False
-    """Whether a row drops the same units at all its T positions (Gal & Ghahramani 2016; LSTM only)."""
+    """Whether a row drops the same units at all its T positions (Gal & Ghahramani 2016; LSTM and GRU)."""
     recurrent_dropout: float = 0.0
     """Share of recurrent weights dropped in training, drawn once a batch (DropConnect, Merity et al. 2018 §3;
-    LSTM only)."""
+    LSTM and GRU)."""
     word_dropout: float = 0.0
     """Share of the vocabulary whose input embeddings are zero for a batch in training (Gal & Ghahramani 2016,
-    §4.2; LSTM only)."""
+    §4.2; LSTM and GRU)."""
     rope_theta: float = 10000.0
     """Base of the rotary frequencies (Transformer only)."""
     norm_eps: float = 1e-5
@@ -81,13 +84,13 @@ class ModelConfig:
             self._check_transformer()
         elif self.heads or self.kv_heads or self.ffn or self.context or self.bottleneck:
             raise ConfigError(
-                "heads, kv_heads, ffn, context and bottleneck belong to a transformer; an lstm has none"
+                f"heads, kv_heads, ffn, context and bottleneck belong to a transformer, not to {self.kind}"
             )
 
     def _check_transformer(self) -> None:
         if self.locked_dropout or self.recurrent_dropout or self.word_dropout:
             raise ConfigError(
-                "locked_dropout, recurrent_dropout and word_dropout belong to an lstm; "
+                "locked_dropout, recurrent_dropout and word_dropout belong to an lstm or gru; "
                 "a transformer has dropout"
             )
         if self.embedding != self.hidden:
@@ -120,15 +123,25 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        """D, width of one attention head; 0 for an LSTM."""
+        """D, width of one attention head; 0 for LSTM and GRU."""
         return self.width // self.heads if self.heads else 0
+
+    @property
+    def gates(self) -> int:
+        """G, gates of a recurrent layer: 4 of an LSTM, 3 of a GRU; 0 for a Transformer."""
+        return GATES.get(self.kind, 0)
+
+    @property
+    def state_tensors(self) -> int:
+        """Tensors of the state: h (LSTM: and c) of every layer, or keys and values."""
+        return self.layers * (1 if self.kind == "gru" else 2)
 
     def parameters(self) -> int:
         """Number of trainable parameters, from the shapes alone."""
         V, E, H, L = self.vocab_size, self.embedding, self.hidden, self.layers
         embeddings = V * E * (1 if self.tied else 2)
-        if self.kind == "lstm":
-            cells = sum(4 * H * ((E if layer == 0 else H) + H) + 8 * H for layer in range(L))
+        if self.gates:
+            cells = sum(self.gates * H * ((E if layer == 0 else H) + H + 2) for layer in range(L))
             projection = (H * E + E) if H != E else 0
             return embeddings + V + cells + projection
         D, W = self.head_dim, self.width
@@ -139,8 +152,8 @@ class ModelConfig:
     def int8_bytes(self) -> int:
         """Bytes of the weights as exported with 8-bit integers: matrices at one byte and their scales.
 
-        Matrix products have a float32 scale per block of a row (`choose_block`), LSTM gates one per column;
-        biases and norms stay float32.
+        Products, a GRU's gates too, have a float32 scale per block of a row (`choose_block`), an LSTM's
+        gates one per column; biases and norms stay float32.
         """
 
         def blocks(rows: int, width: int) -> int:
@@ -150,8 +163,12 @@ class ModelConfig:
 
         V, E, H, L = self.vocab_size, self.embedding, self.hidden, self.layers
         embeddings = blocks(V, E) * (1 if self.tied else 2)
-        if self.kind == "lstm":
-            cells = sum(4 * H * ((E if layer == 0 else H) + H) + 4 * (16 * H) for layer in range(L))
+        if self.gates:
+            inputs = (E, *(H for _ in range(L - 1)))
+            if self.kind == "lstm":
+                cells = sum(4 * H * (width + H) + 4 * (16 * H) for width in inputs)
+            else:
+                cells = sum(blocks(3 * H, width) + blocks(3 * H, H) + 4 * (6 * H) for width in inputs)
             projection = (blocks(E, H) + 4 * E) if H != E else 0
             return embeddings + 4 * V + cells + projection
         D, W = self.head_dim, self.width

@@ -56,7 +56,7 @@ class EnsembleGenerator(GeneratorModel):
         total: Tensor | None = None
         states: list[Tensor] = []
         for model in self.members():
-            size = 2 * model.config.layers  # h and c, or keys and values, of every layer
+            size = model.config.state_tensors
             part = None if state is None else state[len(states) : len(states) + size]
             output = model(tokens, part, condition=condition)
             log_p = torch.log_softmax(output.logits.float(), dim=-1)  # [B,T,V]

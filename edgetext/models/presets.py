@@ -6,14 +6,16 @@ from dataclasses import fields, replace
 from typing import Any
 
 from edgetext.errors import ConfigError
-from edgetext.models.config import KINDS, ModelConfig
+from edgetext.models.config import KINDS, Kind, ModelConfig
 
 REFERENCE_VOCABULARY = 2048
 """Vocabulary size for which `edgetext presets` prints its figures; the default of `edgetext distill`."""
 
 
-def _lstm(embedding: int, hidden: int, layers: int, *, tied: bool, dropout: float) -> ModelConfig:
-    return ModelConfig("lstm", REFERENCE_VOCABULARY, embedding, hidden, layers, tied=tied, dropout=dropout)
+def _recurrent(
+    kind: Kind, embedding: int, hidden: int, layers: int, *, tied: bool, dropout: float
+) -> ModelConfig:
+    return ModelConfig(kind, REFERENCE_VOCABULARY, embedding, hidden, layers, tied=tied, dropout=dropout)
 
 
 def _transformer(
@@ -36,10 +38,11 @@ def _transformer(
 
 
 PRESETS: dict[str, tuple[ModelConfig, str]] = {
-    "lstm-teacher": (_lstm(512, 768, 1, tied=False, dropout=0.2), "default teacher"),
-    "lstm-teacher-large": (_lstm(512, 1024, 2, tied=False, dropout=0.3), "a longer training"),
-    "lstm-student": (_lstm(128, 288, 1, tied=True, dropout=0.0), "default student"),
-    "lstm-student-small": (_lstm(96, 160, 1, tied=True, dropout=0.0), "half a megabyte"),
+    "lstm-teacher": (_recurrent("lstm", 512, 768, 1, tied=False, dropout=0.2), "default teacher"),
+    "lstm-teacher-large": (_recurrent("lstm", 512, 1024, 2, tied=False, dropout=0.3), "a longer training"),
+    "lstm-student": (_recurrent("lstm", 128, 288, 1, tied=True, dropout=0.0), "default student"),
+    "lstm-student-small": (_recurrent("lstm", 96, 160, 1, tied=True, dropout=0.0), "half a megabyte"),
+    "gru-student": (_recurrent("gru", 128, 320, 1, tied=True, dropout=0.0), "GRU student"),
     "transformer-teacher": (_transformer(320, 6, 5, 5, 896, 0.1), "Transformer teacher"),
     "transformer-student": (_transformer(128, 3, 4, 2, 320, 0.0), "Transformer student"),
     "transformer-student-small": (_transformer(96, 2, 3, 1, 256, 0.0), "half a megabyte"),

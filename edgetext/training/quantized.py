@@ -39,14 +39,14 @@ class QuantizedGenerator(GeneratorModel):
     """
 
     def __init__(self, model: GeneratorModel) -> None:
-        from edgetext.models.lstm import LSTMGenerator
+        from edgetext.models.recurrent import RecurrentGenerator
         from edgetext.models.transformer import TransformerGenerator
 
         super().__init__()
-        if not isinstance(model, LSTMGenerator | TransformerGenerator):
+        if not isinstance(model, RecurrentGenerator | TransformerGenerator):
             raise ConfigError(
                 f"{type(model).__name__} cannot be trained through the int8 arithmetic of the export; "
-                f"leave out --quantized-steps, or give a student of kind lstm or transformer"
+                f"leave out --quantized-steps, or give a student of kind lstm, gru or transformer"
             )
         self.config = model.config
         self.model: GeneratorModel = model
@@ -77,9 +77,9 @@ class QuantizedGenerator(GeneratorModel):
 
 
 class Int8Arithmetic(TorchFunctionMode):
-    """Context in which linear layers, embeddings and LSTM layers compute as their int8 kernels do.
+    """Context in which linear layers, embeddings and recurrent layers compute as their int8 kernels do.
 
-    For float32 modules without dropout inside `nn.LSTM`; everything else runs as it is.
+    For float32 modules without dropout inside `nn.LSTM` and `nn.GRU`; everything else runs as it is.
     """
 
     def __torch_function__(
@@ -95,8 +95,7 @@ class Int8Arithmetic(TorchFunctionMode):
 
 def quantised_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """MatMulNBits with accuracy level 4: x [..., K] times weight [N, K] transposed, plus bias [N]."""
-    blocks = _through(x, lambda value: activation_block_levels(value).dequantised(x.shape[-1]))
-    return F.linear(blocks, _quantised_blocks(weight), bias)
+    return F.linear(_quantised_activations(x), _quantised_blocks(weight), bias)
 
 
 def quantised_embedding(ids: Tensor, weight: Tensor, *arguments: Any, **options: Any) -> Tensor:
@@ -112,14 +111,40 @@ def quantised_lstm(
     `weights` are the input's [4H,in], the recurrent [4H,H], and their biases [4H], in torch's gate order;
     `options` what `torch.lstm` takes besides. Raises ValueError for a layer that is not batch first.
     """
-    if options and not options[-1]:
-        raise ValueError("an LSTM layer in int8 arithmetic takes its input batch first")
+    _require_batch_first(options)
     w, r, input_bias, recurrent_bias = weights
     steps = _quantised_bytes(x.transpose(0, 1))  # [T,B,in]
     gates = F.linear(steps, _quantised_rows(w), input_bias + recurrent_bias)  # [T,B,4H]
     h, c = initial
     y, c = recurrence(gates, _quantised_rows(r), h[0], c[0])  # [T,B,H], [B,H]
     return y.transpose(0, 1), y[-1:], c[None]
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled, the loop over T would be unrolled
+def quantised_gru(
+    x: Tensor, initial: Tensor, weights: Sequence[Tensor], *options: Any
+) -> tuple[Tensor, Tensor]:
+    """GRU cells out of MatMulNBits, one layer, batch first: x [B,T,in], h [1,B,H] → y [B,T,H], h [1,B,H].
+
+    As `quantised_lstm`, with gates r, z, n. Autograd keeps every step, so it takes more memory than that.
+    """
+    _require_batch_first(options)
+    w, r, input_bias, recurrent_bias = weights
+    r = _quantised_blocks(r)
+    h, y = initial[0], []
+    for step in quantised_linear(x, w, input_bias).unbind(1):  # [B,3H]
+        past = F.linear(_quantised_activations(h), r, recurrent_bias)
+        (reset_x, update_x, new_x), (reset_h, update_h, new_h) = step.chunk(3, -1), past.chunk(3, -1)
+        update = (update_x + update_h).sigmoid()
+        new = (new_x + (reset_x + reset_h).sigmoid() * new_h).tanh()
+        h = new + update * (h - new)
+        y.append(h)
+    return torch.stack(y, dim=1), h[None]
+
+
+def _require_batch_first(options: Sequence[Any]) -> None:
+    if options and not options[-1]:
+        raise ValueError("a recurrent layer in int8 arithmetic takes its input batch first")
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled, the loop over T would be unrolled
@@ -137,6 +162,7 @@ _COUNTERPARTS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.linear: quantised_linear,
     F.embedding: quantised_embedding,
     torch.lstm: quantised_lstm,
+    torch.gru: quantised_gru,
 }
 
 
@@ -159,6 +185,10 @@ def _through(x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _quantised_blocks(weight: Tensor) -> Tensor:
     return _through(weight, lambda value: block_levels(value).dequantised(weight.shape[-1]))
+
+
+def _quantised_activations(x: Tensor) -> Tensor:
+    return _through(x, lambda value: activation_block_levels(value).dequantised(x.shape[-1]))
 
 
 def _quantised_rows(weight: Tensor) -> Tensor:

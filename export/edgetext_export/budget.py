@@ -113,7 +113,7 @@ def choose_student(
         vocab_size: V.
         budget_mb: most megabytes (10⁶ bytes) of the bundle.
         budget_ms: most milliseconds per token.
-        kind: ``lstm`` or ``transformer``; both if None.
+        kind: ``lstm``, ``gru`` or ``transformer``; all if None.
         presets: named shapes; those with "student" in their name stand on the ladders.
         tokenizer_json: the tokenizer that goes into the bundle; without it `TOKENIZER_BYTES` per id count.
         context: least context of a Transformer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,10 @@ from edgetext.errors import ExportError
 OPSET = 21
 """Version of the standard operators. Opset 21 with IR 10 is read by onnxruntime 1.18 and everything later."""
 IR_VERSION = 10
+PORTABLE_OPSET = 18
+"""Version of the standard operators in portable graphs: the oldest that has all of them, for old runtimes."""
+PORTABLE_IR_VERSION = 8
+"""The IR that came with it."""
 MICROSOFT = "com.microsoft"
 """Domain of onnxruntime's own operators."""
 ORT_FLOOR = "1.23"
@@ -29,9 +33,16 @@ _NOT_IN_STANDARD = {"SimplifiedLayerNormalization"}
 
 
 class GraphBuilder:
-    """Collects nodes, constants, inputs and outputs, and serialises them as one model."""
+    """Collects nodes, constants, inputs and outputs, and serialises them as one model.
 
-    def __init__(self) -> None:
+    A `portable` one has standard operators only, at `PORTABLE_OPSET`; others are refused when it is built.
+    """
+
+    def __init__(self, *, portable: bool = False) -> None:
+        self.opset = PORTABLE_OPSET if portable else OPSET
+        self._portable = portable
+        self._prefix = ""
+        self._domains: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -85,11 +96,27 @@ class GraphBuilder:
         **attributes: Any,
     ) -> tuple[str, ...]:
         """Append a node with several named outputs (an empty name is an output not wanted)."""
-        name = f"{len(self._nodes)}.{operator}"
+        name = f"{self._prefix}{len(self._nodes)}.{operator}"
+        self._domains.add(domain)
         self._nodes.append(
             helper.make_node(operator, list(inputs), list(outputs), name=name, domain=domain, **attributes)
         )
         return tuple(outputs)
+
+    def split(self, x: str, axis: int, *sizes: int) -> tuple[str, ...]:
+        """Parts of an axis of x, of these sizes."""
+        outputs = [f"{x}.{part}" for part in range(len(sizes))]
+        return self.nodes("Split", [x, self.ints(*sizes)], outputs, axis=axis)
+
+    def body(self, name: str) -> GraphBuilder:
+        """A builder for the body of a loop: its own values start with `name`, and it sees all constants."""
+        inner = GraphBuilder(portable=self._portable)
+        inner._prefix, inner._domains, inner._constants = f"{name}.", self._domains, self._constants
+        return inner
+
+    def as_body(self) -> onnx.GraphProto:
+        """What a builder from `body` holds, as the attribute of a loop."""
+        return helper.make_graph(self._nodes, f"{self._prefix}body", self._inputs, self._outputs)
 
     def build(self, name: str, metadata: Mapping[str, str], docs: Mapping[str, str] | None = None) -> bytes:
         """Check the graph and serialise it; `docs` says what inputs and outputs are, by name.
@@ -98,14 +125,15 @@ class GraphBuilder:
         """
         for value in (*self._inputs, *self._outputs):
             value.doc_string = (docs or {}).get(value.name, "")
-        opsets = [helper.make_opsetid("", OPSET)]
-        if any(node.domain == MICROSOFT for node in self._nodes):
+        opsets = [helper.make_opsetid("", self.opset)]
+        if not self._portable and MICROSOFT in self._domains:
             opsets.append(helper.make_opsetid(MICROSOFT, 1))
+        ir_version = PORTABLE_IR_VERSION if self._portable else IR_VERSION
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, list(self._constants.values())
         )
         model = helper.make_model(
-            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edgetext", producer_version=""
+            graph, opset_imports=opsets, ir_version=ir_version, producer_name="edgetext", producer_version=""
         )
         helper.set_model_props(model, dict(metadata))
         size = model.ByteSize()
@@ -114,16 +142,19 @@ class GraphBuilder:
                 f"the model takes {size:,} bytes; a bundle keeps weights inline, below {MAX_MODEL_BYTES:,}: "
                 f"export with --int8 or use a smaller student"
             )
-        _check(model)
+        _check(model, () if self._portable else _NOT_IN_STANDARD)
         return model.SerializeToString(deterministic=True)
 
     def _fresh(self, operator: str) -> str:
-        return f"{operator.lower()}.{len(self._nodes)}"
+        return f"{self._prefix}{operator.lower()}.{len(self._nodes)}"
 
 
-def _check(model: onnx.ModelProto) -> None:
-    """Run onnx's checker, which skips operators of foreign domains but not unknown standard ones."""
-    foreign = [node for node in model.graph.node if not node.domain and node.op_type in _NOT_IN_STANDARD]
+def _check(model: onnx.ModelProto, tolerated: Collection[str]) -> None:
+    """Run onnx's checker, which skips operators of foreign domains (if the model says that it has such).
+
+    It does not skip unknown standard ones, so those `tolerated` are passed off as foreign.
+    """
+    foreign = [node for node in model.graph.node if not node.domain and node.op_type in tolerated]
     for node in foreign:
         node.domain = MICROSOFT
     try:

@@ -14,7 +14,7 @@ from edgetext import __version__
 from edgetext.errors import ExportError
 from edgetext.models import ModelConfig
 from edgetext.models.huggingface import is_huggingface
-from edgetext_export.builder import OPSET, ORT_FLOOR
+from edgetext_export.builder import ORT_FLOOR
 from edgetext_export.card import write_card
 from edgetext_export.decoder import Decoder
 from edgetext_export.discriminator import checked_discriminator
@@ -51,6 +51,7 @@ class ExportReport:
     path: Path
     """The bundle."""
     recipe: str
+    """Its name, with ``-portable`` where that was asked for."""
     precision: Precision
     parameters: int
     bundle_bytes: int
@@ -92,6 +93,7 @@ def export_run(
     context: int | None = None,
     discriminator: bool = False,
     generation: GenerationDefaults | None = None,
+    portable: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
     """Export the accepted student of a run as a bundle; write it only once it has passed its checks.
@@ -102,7 +104,7 @@ def export_run(
     Args:
         run_dir: directory made by `edgetext distill`, or a Hugging Face model of Llama's or GPT-2's family.
         output: path of the bundle; default: `student-RECIPE.etx` in the run directory, of a Hugging Face
-            directory `NAME-RECIPE.etx` where you are.
+            directory `NAME-RECIPE.etx` where you are (`RECIPE-portable` of a portable one).
         recipe: how the weights are stored (`edgetext_export.recipes`): int8, int4, fp16, fp32 or another.
         force: replace an existing output.
         quality_tokens: most test tokens for the quality record.
@@ -114,6 +116,7 @@ def export_run(
         context: of a Hugging Face directory: most tokens its cache holds.
         discriminator: put the run's discriminator into the bundle, for `best_of`.
         generation: sampling the bundle uses when nothing is asked for; default: `GENERATION`.
+        portable: write the graph with operators of the ONNX standard only, for other runtimes as well.
         progress: called with (tokens compared, tokens in all).
 
     Raises:
@@ -125,7 +128,10 @@ def export_run(
     run_dir = Path(run_dir)
     foreign = is_huggingface(run_dir)
     chosen = find_recipe(recipe).at(target)
-    path = _output(run_dir, output, recipe, foreign)
+    if portable:
+        chosen = chosen.as_portable()
+    label = f"{recipe}-portable" if portable else recipe
+    path = _output(run_dir, output, label, foreign)
     if quality_tokens < 1:
         raise ExportError(f"quality_tokens is {quality_tokens}; it must be at least 1 (--tokens)")
     if not foreign and (corpus is not None or context is not None):
@@ -179,7 +185,7 @@ def export_run(
     _write_verified(path, manifest, members, lambda size: check_gates(gates, quality, size, ms_per_token))
     return ExportReport(
         path=path,
-        recipe=recipe,
+        recipe=label,
         precision=chosen.precision,
         parameters=manifest.parameters,
         bundle_bytes=path.stat().st_size,
@@ -192,8 +198,9 @@ def export_run(
 
 def _tuned(recipe: Recipe, source: Source) -> Recipe:
     """The recipe as it is fastest on this machine."""
-    if recipe.name != "int8":
-        raise ExportError(f"--tune is for the recipe int8, not {recipe.name}")
+    if recipe.name != "int8" or recipe.portable:
+        name = f"{recipe.name} with --portable" if recipe.portable else recipe.name
+        raise ExportError(f"--tune is for the recipe int8, not {name}")
 
     def build(candidate: Recipe) -> StepSession:
         graph = build_step_graph(source.config, source.weights, candidate, suppressed=source.suppressed)
@@ -202,7 +209,7 @@ def _tuned(recipe: Recipe, source: Source) -> Recipe:
         )
         return StepSession(graph.model, manifest)
 
-    return tune(recipe, source.config.tied, build)
+    return tune(recipe, source.config.kind, source.config.tied, build)
 
 
 def bundle_manifest(
@@ -226,7 +233,7 @@ def bundle_manifest(
         vocab_size=config.vocab_size,
         context_length=config.context or None,
         special_tokens={"eos": tokenizer.eos_id, "pad": tokenizer.pad_id, "unk": tokenizer.unk_id},
-        opset=OPSET,
+        opset=graph.opset,
         ort_floor=ORT_FLOOR,
         state=graph.state,
         provenance=provenance,

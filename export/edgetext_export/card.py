@@ -29,7 +29,7 @@ def write_card(manifest: Manifest, quality: Mapping[str, Any], model_bytes: int,
         model_bytes: size of model.onnx.
         prompt: an example prompt, of the model's own corpus.
     """
-    kind = {"lstm": "LSTM", "transformer": "decoder-only Transformer"}[manifest.architecture]
+    kind = {"lstm": "LSTM", "gru": "GRU", "transformer": "decoder-only Transformer"}[manifest.architecture]
     context = (
         f"{manifest.context_length} tokens" if manifest.context_length else "unlimited (recurrent state)"
     )
@@ -48,7 +48,7 @@ def write_card(manifest: Manifest, quality: Mapping[str, Any], model_bytes: int,
                 ("Model size", f"{model_bytes:,} bytes"),
                 ("Vocabulary", f"{manifest.vocab_size:,} tokens"),
                 ("Context", context),
-                ("Runs on", f"onnxruntime {manifest.ort_floor} or newer (opset {manifest.opset})"),
+                ("Runs on", _runtimes(manifest)),
                 ("Licence", manifest.licence),
             ],
         ),
@@ -111,6 +111,13 @@ def _precision(manifest: Manifest) -> str:
     return (
         f"{manifest.precision[3:]}-bit weights, activations quantised as they come; float32 between operators"
     )
+
+
+def _runtimes(manifest: Manifest) -> str:
+    ours = f"onnxruntime {manifest.ort_floor} or newer"
+    if manifest.quantisation.get("operators") == "ai.onnx":
+        return f"{ours}; any runtime of the standard's operators (ai.onnx, opset {manifest.opset})"
+    return f"{ours} (opset {manifest.opset})"
 
 
 def _shape(config: Mapping[str, Any]) -> str:

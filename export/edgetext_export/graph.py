@@ -13,11 +13,12 @@ from edgetext.models import ModelConfig
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
 from edgetext_export.decoder import Decoder
 from edgetext_export.layers import Layers
-from edgetext_export.lstm import add_lstm, lstm_shapes, lstm_state
+from edgetext_export.portable import PortableLayers, PortableNetwork
 from edgetext_export.quantize import FloatArray, check_finite
 from edgetext_export.recipes import Precision, Recipe, find_recipe
+from edgetext_export.recurrent import add_recurrent, recurrent_shapes, recurrent_state
 from edgetext_export.sampling import add_sampling, declare_sampling_inputs
-from edgetext_export.transformer import PAST_LENGTH, add_transformer, transformer_state
+from edgetext_export.transformer import PAST_LENGTH, Network, add_transformer, transformer_state
 from edgetext_runtime.bundle import StateTensor
 
 _DOCS = {
@@ -48,6 +49,8 @@ class StepGraph:
     """Tensors carried from call to call."""
     quantisation: Mapping[str, Any]
     """The recipe, per tensor."""
+    opset: int
+    """Version of its standard operators."""
 
 
 def build_step_graph(
@@ -75,12 +78,14 @@ def build_step_graph(
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     shape = Decoder.of(config) if isinstance(config, ModelConfig) and config.kind == "transformer" else config
-    checked = _check_weights(
-        lstm_shapes(shape) if isinstance(shape, ModelConfig) else shape.shapes(), weights
-    )
-    state = lstm_state(shape) if isinstance(shape, ModelConfig) else transformer_state(shape)
-    g = GraphBuilder()
-    layers = Layers(g, recipe)
+    network = PortableNetwork if recipe.portable else Network
+    if isinstance(shape, Decoder):
+        shapes, state = shape.shapes(), transformer_state(shape, network.head(shape))
+    else:
+        shapes, state = recurrent_shapes(shape), recurrent_state(shape)
+    checked = _check_weights(shapes, weights)
+    g = GraphBuilder(portable=recipe.portable)
+    layers = (PortableLayers if recipe.portable else Layers)(g, recipe)
     g.input("tokens", INT64, ["batch", "time"])
     g.input("positions", INT64, ["n"])
     declare_sampling_inputs(g)
@@ -88,17 +93,17 @@ def build_step_graph(
         g.input(PAST_LENGTH, INT64, [1])
     for entry in state:
         g.input(entry.input, FLOAT, entry.shape)
-    if isinstance(shape, ModelConfig):
-        logits = add_lstm(g, layers, shape, checked)
+    if isinstance(shape, Decoder):
+        logits = add_transformer(network(g, layers, shape, checked))
     else:
-        logits = add_transformer(g, layers, shape, checked)
+        logits = add_recurrent(g, layers, shape, checked)
     add_sampling(g, logits, config.vocab_size, suppressed)
     for entry in state:
         g.output(entry.output, FLOAT, entry.shape)
     metadata = {"edgetext.graph": "step-1", "edgetext.precision": recipe.precision}
     docs = _DOCS | {name: _STATE_DOC for entry in state for name in (entry.input, entry.output)}
     model = g.build(f"edgetext-{config.kind}", metadata, docs)
-    return StepGraph(model, recipe.precision, state, layers.manifest())
+    return StepGraph(model, recipe.precision, state, layers.manifest(), g.opset)
 
 
 def _check_weights(

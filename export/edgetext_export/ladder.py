@@ -8,9 +8,11 @@ from typing import NamedTuple
 from edgetext.models import ModelConfig
 from edgetext.models.presets import PRESETS, resolve_model
 
-LSTM_WIDTHS = (32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 352, 384, 448, 512, 576, 640, 768, 896, 1024)
-"""H of the LSTM ladder; the embedding has 4/9 of it, as in `lstm-student`, rounded up to 32 (the larger the
-number that divides it, the fewer scales int8 needs)."""
+RECURRENT_WIDTHS = (
+    *(32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 352, 384, 448, 512, 576, 640, 768, 896, 1024),
+)
+"""H of the LSTM and GRU ladders; the embedding has 4/9 of it, as in `lstm-student`, rounded up to 32 (the
+larger the number that divides it, the fewer scales int8 needs)."""
 TRANSFORMER_WIDTHS = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 """H of the Transformer ladder: heads of 32, half as many key/value heads, a feed-forward of 2.5 H."""
 
@@ -27,8 +29,8 @@ class Rung(NamedTuple):
         """A preset's name, or the family and its widths."""
         if "=" not in self.spec:
             return self.spec
-        if self.config.kind == "lstm":
-            return f"lstm {self.config.hidden} (embedding {self.config.embedding})"
+        if self.config.gates:
+            return f"{self.config.kind} {self.config.hidden} (embedding {self.config.embedding})"
         layers = self.config.layers
         return f"transformer {self.config.hidden} × {layers} layer{'s' if layers > 1 else ''}"
 
@@ -41,7 +43,8 @@ def ladders(
     Transformers with a bottleneck are a family of their own: they have fewer parameters for their time.
     """
     found: dict[ModelConfig, str] = {}
-    for spec in (*_named(kind, presets), *(_scaled_lstms() if kind == "lstm" else _scaled_transformers())):
+    scaled = _scaled_transformers() if kind == "transformer" else _scaled_recurrent(kind)
+    for spec in (*_named(kind, presets), *scaled):
         config = resolve_model(spec, vocab_size)
         if config.kind == "transformer" and config.context < context:
             spec = f"{spec},context={context}"
@@ -58,10 +61,10 @@ def _named(kind: str, presets: Mapping[str, tuple[ModelConfig, str]]) -> Iterato
     yield from (name for name, (shape, _) in presets.items() if "student" in name and shape.kind == kind)
 
 
-def _scaled_lstms() -> Iterator[str]:
-    for hidden in LSTM_WIDTHS:
+def _scaled_recurrent(kind: str) -> Iterator[str]:
+    for hidden in RECURRENT_WIDTHS:
         embedding = -(-hidden * 4 // (9 * 32)) * 32
-        yield f"lstm,embedding={embedding},hidden={hidden},layers=1,tied=true"
+        yield f"{kind},embedding={embedding},hidden={hidden},layers=1,tied=true"
 
 
 def _scaled_transformers() -> Iterator[str]:

@@ -1,39 +1,27 @@
-"""What differs between recipes: how a table, a linear layer and an LSTM layer become nodes.
+"""What differs between recipes: how a table and a linear layer become nodes.
 
 The architectures are written once, over `Layers`. Floating point gives standard ONNX operators, everything
-quantised onnxruntime's.
+quantised onnxruntime's; `edgetext_export.portable` has the same out of standard operators.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from edgetext_export.builder import FLOAT, INT8, MICROSOFT, GraphBuilder
+from edgetext_export.builder import FLOAT, MICROSOFT, GraphBuilder
 from edgetext_export.quantize import (
     BlockQuantised,
     FloatArray,
     quantise_blocks,
     quantise_columns,
-    unpack,
 )
 from edgetext_export.recipes import HALF, Recipe, Scheme
 
 INT8_COMPUTE = 4
 """MatMulNBits accuracy_level: activations are quantised to int8 per block, products are int8."""
-
-
-class LSTMWeights(NamedTuple):
-    """One LSTM layer in ONNX gate order (input, output, forget, cell)."""
-
-    input: FloatArray
-    """[4H, in]."""
-    recurrent: FloatArray
-    """[4H, H]."""
-    bias: FloatArray
-    """[8H]: input bias, then recurrent bias."""
 
 
 @dataclass
@@ -94,63 +82,18 @@ class Layers:
         w = self.g.node("Transpose", [self._float32(name, self.recipe.embedding)], perm=[1, 0])
         return self._float_product(x, w, name, bias, output)
 
-    def lstm(self, x: str, name: str, weights: LSTMWeights, h: str, c: str) -> tuple[str, str, str]:
-        """One LSTM layer over x [T,B,in] from h, c [1,B,H]; returns y [T,1,B,H] and the new h, c [1,B,H].
-
-        Quantised: one scale per gate and unit; the zero points are all zero.
-        """
-        g = self.g
-        parts = {"input": weights.input, "recurrent": weights.recurrent}
-        b = g.constant(f"{name}.bias", weights.bias[None])
-        outputs = [f"{name}.y", f"{name}.h", f"{name}.c"]
-        hidden = weights.recurrent.shape[1]
-        if not self.recipe.quantised:
-            scheme = self.recipe.matrices
-            for part, weight in parts.items():
-                self._store(f"{name}.{part}", weight[None], scheme)
-            w, r = (self._float32(f"{name}.{part}", scheme) for part in parts)
-            y, new_h, new_c = g.nodes("LSTM", [x, w, r, b, "", h, c], outputs, hidden_size=hidden)
-            return y, new_h, new_c
-        (w, *w_scale), (r, *r_scale) = (self._gates(f"{name}.{part}", m) for part, m in parts.items())
-        inputs = [x, w, r, b, "", h, c, "", *w_scale, *r_scale]
-        y, new_h, new_c = g.nodes("DynamicQuantizeLSTM", inputs, outputs, MICROSOFT, hidden_size=hidden)
-        stored = "" if self.recipe.recurrent_bits == 8 else f", stored in {self.recipe.recurrent_bits} bits"
-        self.record[name] = f"DynamicQuantizeLSTM, ±{self.recipe.levels}, one scale per gate and unit{stored}"
-        return y, new_h, new_c
+    def floating(self, name: str, weight: FloatArray) -> str:
+        """A matrix of the network as a float32 value, however it is stored."""
+        self._store(name, weight, self.recipe.matrices)
+        return self._float32(name, self.recipe.matrices)
 
     def manifest(self) -> dict[str, Any]:
         """What was done, for the manifest."""
+        standard = {"operators": "ai.onnx"} if self.recipe.portable else {}
         if not self.recipe.quantised:
-            return {"recipe": "none" if self.recipe.precision == "fp32" else self.recipe.name}
+            return {"recipe": "none" if self.recipe.precision == "fp32" else self.recipe.name, **standard}
         choice = {"chosen": dict(self.recipe.record)} if self.recipe.record else {}
-        return {"recipe": self.recipe.name, **choice, "tensors": self.record}
-
-    def _gates(self, name: str, weight: FloatArray) -> list[str]:
-        """Recurrent weights [4H,K] as int8 [1,K,4H] with scales and zero points [1,4H]."""
-        g = self.g
-        zeros = [g.constant(f"const.zeros.{len(weight)}", np.zeros((1, len(weight)), np.int8))]
-        if self.recipe.recurrent_bits == 8:
-            q = quantise_columns(weight.T, self.recipe.levels)  # [K,4H]
-            w = g.constant(name, q.values[None])
-            return [w, g.constant(f"{name}.scales", q.scales[None]), *zeros]
-        coarse = quantise_blocks(weight, bits=4)
-        exact = coarse.dequantised()  # [4H,K], what the four bits say
-        fine = quantise_columns(exact.T, self.recipe.levels)
-        scales = g.constant(f"{name}.scales", fine.scales[None])
-        return [self._widened(name, coarse, fine.scales), scales, *zeros]
-
-    def _widened(self, name: str, q: BlockQuantised, scales: FloatArray) -> str:
-        """4-bit blocks as the int8 columns [1,K,4H] that the kernel takes, computed once when it loads."""
-        g = self.g
-        N, blocks, _ = q.values.shape
-        factor = q.scales / scales[:, None]  # levels of the kernel per level of four bits
-        g.packed(name, unpack(q.values, 4).astype(np.int16) - q.zero_point)  # [N, blocks, block]
-        wide = g.node("Cast", [name], to=FLOAT)
-        wide = g.node("Mul", [wide, g.constant(f"{name}.factors", factor[..., None].astype(np.float32))])
-        wide = g.node("Reshape", [g.node("Round", [wide]), g.ints(1, N, blocks * q.block)])
-        if q.padded != q.width:
-            wide = g.node("Slice", [wide, g.ints(0), g.ints(q.width), g.ints(-1)])
-        return g.node("Transpose", [g.node("Cast", [wide], to=INT8)], perm=[0, 2, 1])
+        return {"recipe": self.recipe.name, **standard, **choice, "tensors": self.record}
 
     def _store(self, name: str, weight: FloatArray, scheme: Scheme) -> BlockQuantised | None:
         """Store a matrix in blocks, or as floating point (None)."""

@@ -3,17 +3,19 @@
 A `Scheme` is what becomes of one matrix, a `Recipe` gives every matrix its scheme: by its name where a
 measurement has chosen (`edgetext_export.tuning`), else by its role.
 
-==========  ============================================================================================
-recipe      weights
-==========  ============================================================================================
-int8        8 bits: blocks of a row (MatMulNBits), LSTM gates by column (DynamicQuantizeLSTM)
-int8-dynamic  8 bits, one scale per output (DynamicQuantizeMatMul): ARM and CPUs with matrix units
+==============  ========================================================================================
+recipe          weights
+==============  ========================================================================================
+int8            8 bits: blocks of a row (MatMulNBits), LSTM gates by column (DynamicQuantizeLSTM)
+int8-dynamic    8 bits, one scale per output (DynamicQuantizeMatMul): ARM and CPUs with matrix units
 int8-head-fp32  int8, with the output layer left in float32
-int4        4 bits in blocks, embedding and output layer too; LSTM gates at 4 bits, multiplied as 8
-int4-mixed  int4, with embedding and output layer at 8 bits
-fp16        stored as float16, computed in float32: half the file, the speed of fp32
-fp32        as they are
-==========  ============================================================================================
+int8-cells      int8, with LSTM layers as cells whose products are those of all other layers
+int4            4 bits in blocks, embedding and output layer too; LSTM gates at 4 bits, multiplied as 8
+int4-mixed      int4, with embedding and output layer at 8 bits
+int4-cells      int4, with LSTM layers as cells, whose gates are multiplied as 4 bits too
+fp16            stored as float16, computed in float32: half the file, the speed of fp32
+fp32            as they are
+==============  ========================================================================================
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Recipe:
     head: Scheme
     """Of the output layer; a tied one has the embedding's."""
     embedding: Scheme
-    """Of the embedding: ``blocks`` or floating point."""
+    """Of the embedding: ``blocks`` or floating point, ``columns`` (a scale per row) where `portable`."""
     recurrent_bits: int = 8
     """Of recurrent weights where they are quantised: 8, or 4 that are multiplied as 8."""
     levels: int = LSTM_LEVELS
@@ -76,11 +78,19 @@ class Recipe:
     """Schemes of single tensors, chosen by measurement."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """How they were chosen, for the manifest."""
+    portable: bool = False
+    """Whether the graph has operators of the ONNX standard only."""
+    decomposed: bool = False
+    """Whether quantised LSTM layers are cells out of products and gates, though there is a fused operator."""
 
     @property
     def quantised(self) -> bool:
         """Whether recurrent layers are quantised."""
         return self.precision in ("int8", "int4")
+
+    def cells(self, kind: str) -> bool:
+        """Whether recurrent layers of a kind are cells: asked for, or no operator has them quantised."""
+        return self.quantised and (kind == "gru" or self.portable or self.decomposed)
 
     def scheme(self, name: str) -> Scheme:
         """The scheme of a weight."""
@@ -99,6 +109,20 @@ class Recipe:
         full = target in ("x86-vnni", "arm64")
         return replace(self, levels=FULL_LEVELS if full else LSTM_LEVELS)
 
+    def as_portable(self) -> Recipe:
+        """The same recipe out of standard operators: weights of 8 bits get one scale per output.
+
+        Raises ExportError for 4 bits: the standard stores them, but multiplies them as float32 only.
+        """
+        if self.precision == "int4":
+            raise ExportError(
+                f"{self.name} has no standard operators that multiply 4-bit weights; with --portable use "
+                f"--int8, --fp16 or --fp32"
+            )
+        schemes = (self.matrices, self.head, self.embedding)
+        matrices, head, embedding = (COLUMNS if s == BLOCKS_8 else s for s in schemes)
+        return replace(self, matrices=matrices, head=head, embedding=embedding, portable=True)
+
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
@@ -106,8 +130,10 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe("int8", "int8", BLOCKS_8, BLOCKS_8, BLOCKS_8),
         Recipe("int8-dynamic", "int8", COLUMNS, COLUMNS, BLOCKS_8),
         Recipe("int8-head-fp32", "int8", BLOCKS_8, FLOAT, FLOAT),
+        Recipe("int8-cells", "int8", BLOCKS_8, BLOCKS_8, BLOCKS_8, decomposed=True),
         Recipe("int4", "int4", BLOCKS_4, BLOCKS_4, BLOCKS_4, recurrent_bits=4),
         Recipe("int4-mixed", "int4", BLOCKS_4, BLOCKS_8, BLOCKS_8, recurrent_bits=4),
+        Recipe("int4-cells", "int4", BLOCKS_4, BLOCKS_4, BLOCKS_4, decomposed=True),
         Recipe("fp16", "fp16", HALF, HALF, HALF),
         Recipe("fp32", "fp32", FLOAT, FLOAT, FLOAT),
     )

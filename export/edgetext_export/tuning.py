@@ -23,25 +23,28 @@ _SAMPLING = SamplingParams(temperature=0.8, top_k=40, top_p=0.95)
 _LONG = Scheme("blocks", block=128)
 
 
-def candidates(recipe: Recipe, *, tied: bool) -> dict[str, Recipe]:
-    """The recipe, and what may be faster: longer blocks in the output layer, or one scale per output."""
+def candidates(recipe: Recipe, *, kind: str, tied: bool) -> dict[str, Recipe]:
+    """The recipe, and what may be faster: longer blocks in the output layer, one scale per output, cells."""
     head = {"embedding.weight" if tied else "head.weight": _LONG}
+    cells = {"LSTM layers as cells": replace(recipe, decomposed=True)} if kind == "lstm" else {}
     return {
         "as the recipe says": recipe,
         "output layer in blocks of 128": replace(recipe, chosen=head),
         "one scale per output inside": replace(recipe, matrices=COLUMNS),
+        **cells,
     }
 
 
-def tune(recipe: Recipe, tied: bool, build: Callable[[Recipe], StepBackend]) -> Recipe:
+def tune(recipe: Recipe, kind: str, tied: bool, build: Callable[[Recipe], StepBackend]) -> Recipe:
     """Return the fastest of `candidates` on this machine at one thread, with the timings as its record.
 
     Args:
         recipe: an 8-bit recipe.
+        kind: of the model, such as ``lstm``.
         tied: whether the output layer shares the embedding.
         build: makes a session of the model under a recipe.
     """
-    tried = candidates(recipe, tied=tied)
+    tried = candidates(recipe, kind=kind, tied=tied)
     sessions = {label: build(candidate) for label, candidate in tried.items()}
     taken: dict[str, list[float]] = {label: [] for label in tried}
     for _ in range(ROUNDS):

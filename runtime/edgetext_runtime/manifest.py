@@ -13,7 +13,7 @@ from typing import Any
 from .errors import BundleError
 
 FORMAT_VERSION = 1
-ARCHITECTURES = ("lstm", "transformer")
+ARCHITECTURES = ("lstm", "gru", "transformer")
 PRECISIONS = ("int8", "int4", "fp16", "fp32")
 STATE_KINDS = ("recurrent", "kv_cache")
 STATE_DTYPES = {"float32": 4, "float16": 2}
@@ -129,7 +129,7 @@ class Manifest:
         format_version: version of the bundle layout; readers refuse what they do not know.
         name: the model's name, for people.
         created_by: program and version that wrote the bundle.
-        architecture: ``"lstm"`` or ``"transformer"``.
+        architecture: one of ``ARCHITECTURES``.
         config: the model's configuration, as the training side wrote it.
         precision: of the weights, one of ``PRECISIONS``.
         quantisation: ``"recipe"`` and its parameters.

@@ -116,7 +116,7 @@ class _Planner:
         lower = TURNS.get(kind) or PRODUCTS.get(kind)
         if lower is None:
             domain = f" of the domain {node.domain!r}" if node.domain else ""
-            raise refuse(f"the node {node}{domain} is no part of an edgetext graph")
+            raise refuse(f"the node {node}{domain} is unknown here")
         self._network.node = node
         return lower(self._network, operands)
 

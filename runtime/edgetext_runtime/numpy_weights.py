@@ -13,8 +13,8 @@ _SLACK = 1 << 20
 def refuse(what: str) -> BundleError:
     """The error for a graph that the numpy backend does not run."""
     return BundleError(
-        f"model.onnx: {what}; the numpy backend runs only what edgetext writes: pip install onnxruntime, "
-        "or export again with --int8 or --fp32 (not every recipe runs here)"
+        f"model.onnx: {what}; the numpy backend runs LSTMs and Transformers, not in every recipe: "
+        "pip install onnxruntime, or export again with --int8 or --fp32"
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import BundleError
 from .manifest import REEXPORT
+from .numpy_weights import refuse
 from .sampling import AnyArray
 
 Attribute = int | float | str | tuple[int, ...]
@@ -153,7 +154,7 @@ class _Reader:
             elif number == 8:
                 ints += self._ints(wire, content)
             elif number not in (13, 20):  # documentation, and the type, which the field used tells as well
-                raise _damaged(f"attribute {name!r} is of a kind that edgetext does not write")
+                raise refuse(f"attribute {name!r} is of an unknown kind")
         return name, tuple(ints) if value is None else value
 
     def _tensor(self, start: int, end: int) -> tuple[str, AnyArray]:
@@ -173,7 +174,7 @@ class _Reader:
             elif number != 12:  # documentation
                 raise _damaged(f"weight {name!r} is stored in a way that edgetext does not write")
         if element not in _ELEMENTS:
-            raise _damaged(f"weight {name!r} has the unknown element type {element}")
+            raise refuse(f"weight {name!r} has the unknown element type {element}")
         dtype = np.dtype(_ELEMENTS[element]).newbyteorder("<")
         count = math.prod(dims)
         if min(dims, default=0) < 0 or count * dtype.itemsize != raw[1] - raw[0]:

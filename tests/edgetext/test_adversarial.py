@@ -36,7 +36,7 @@ def test_annealing_ends_where_it_should():
     assert betas[-1] == pytest.approx(100.0)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "transformer"])
 def test_the_discriminator_s_gradient_reaches_the_generator(kind):
     extra = {"heads": 2, "kv_heads": 1, "ffn": 16, "context": 32} if kind == "transformer" else {}
     torch.manual_seed(0)

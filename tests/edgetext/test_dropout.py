@@ -1,18 +1,22 @@
-"""What an LSTM drops in training: units, recurrent weights, words; and nothing when it is judged."""
+"""What LSTMs and GRUs drop in training: units, recurrent weights, words; and nothing when they are judged."""
 
 import pytest
 import torch
 
 from edgetext.errors import ConfigError
 from edgetext.models import ModelConfig, build_model
-from edgetext.models.lstm import LockedDropout
+from edgetext.models.recurrent import LockedDropout
 
 V = 37
 
 
-def lstm(**changes):
+def recurrent(kind, **changes):
     torch.manual_seed(0)
-    return build_model(ModelConfig("lstm", V, 12, 20, 2, tied=True, **changes))
+    return build_model(ModelConfig(kind, V, 12, 20, 2, tied=True, **changes))
+
+
+def lstm(**changes):
+    return recurrent("lstm", **changes)
 
 
 @pytest.fixture
@@ -34,8 +38,9 @@ def test_locked_dropout_drops_a_unit_at_all_positions_of_a_row_or_at_none():
     [{"dropout": 0.5, "locked_dropout": True}, {"recurrent_dropout": 0.5}, {"word_dropout": 0.5}],
     ids=["locked", "recurrent", "word"],
 )
-def test_dropouts_act_in_training_only_and_cost_no_parameters(changes, tokens):
-    plain, model = lstm(), lstm(**changes)
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_dropouts_act_in_training_only_and_cost_no_parameters(changes, kind, tokens):
+    plain, model = recurrent(kind), recurrent(kind, **changes)
     assert model.parameters_count() == plain.parameters_count() == model.config.parameters()
     assert torch.equal(model.eval()(tokens).logits, plain.eval()(tokens).logits)
     model.train()

@@ -8,6 +8,7 @@ from edgetext.models.base import sample_tokens
 from edgetext.models.ensemble import EnsembleGenerator
 
 LSTM = ModelConfig("lstm", 11, 6, 8, 1)
+GRU = ModelConfig("gru", 11, 6, 8, 2)
 
 
 def transformer(context):
@@ -22,7 +23,7 @@ def ensemble(*shapes):
 @pytest.mark.parametrize(
     ("shapes", "context"),
     [
-        ((LSTM, LSTM), 0),
+        ((LSTM, GRU, LSTM), 0),
         ((LSTM, transformer(12)), 12),
         ((transformer(12), LSTM), 12),
         ((transformer(20), LSTM, transformer(12)), 12),

@@ -19,6 +19,7 @@ from edgetext.models.config import TRAINING_ONLY
 
 LSTM = ModelConfig("lstm", 11, 6, 6, 4, tied=True)
 WIDE_LSTM = replace(LSTM, hidden=8)
+GRU = replace(LSTM, kind="gru")
 TRANSFORMER = ModelConfig(
     "transformer", 11, 8, 8, 5, heads=2, kv_heads=1, ffn=12, context=16, tied=False, dropout=0.1
 )
@@ -196,15 +197,14 @@ def test_a_transformer_copy_has_the_stated_layers_and_is_independent_of_its_teac
     assert torch.equal(teacher.embedding.weight, before)
 
 
-@pytest.mark.parametrize("config", [LSTM, WIDE_LSTM], ids=["equal widths", "projected"])
-def test_an_lstm_copy_has_the_stated_layers_and_stays_tied(config):
+@pytest.mark.parametrize("config", [LSTM, WIDE_LSTM, GRU], ids=["equal widths", "projected", "gru"])
+def test_a_recurrent_copy_has_the_stated_layers_and_stays_tied(config):
     teacher, student = model(config, 0), model(replace(config, layers=2), 1)
     copy_layers(student, teacher)
     for ours, theirs in enumerate((0, 3)):
         for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            assert torch.equal(
-                getattr(student.lstm, f"{kind}_l{ours}"), getattr(teacher.lstm, f"{kind}_l{theirs}")
-            )
+            copied = student.get_parameter(f"{config.kind}.{kind}_l{ours}")
+            assert torch.equal(copied, teacher.get_parameter(f"{config.kind}.{kind}_l{theirs}"))
     assert student.head.weight is student.embedding.weight
     assert torch.equal(student.embedding.weight, teacher.embedding.weight)
 

@@ -1,4 +1,4 @@
-"""Both kinds: shapes, one state for prompt and decode, exact parameter counts, checkpoints."""
+"""All kinds: shapes, one state for prompt and decode, exact parameter counts, checkpoints."""
 
 import pytest
 import torch
@@ -13,6 +13,8 @@ V = 37
 CONFIGS = {
     "lstm": ModelConfig("lstm", V, 12, 12, 1),
     "lstm-projected-tied": ModelConfig("lstm", V, 8, 12, 2, tied=True),
+    "gru": ModelConfig("gru", V, 12, 12, 1),
+    "gru-projected-tied": ModelConfig("gru", V, 8, 12, 2, tied=True),
     "transformer": ModelConfig("transformer", V, 16, 16, 2, heads=4, kv_heads=4, ffn=24, context=24),
     "transformer-grouped-tied": ModelConfig(
         "transformer", V, 16, 16, 2, heads=4, kv_heads=2, ffn=24, context=24, tied=True

@@ -15,6 +15,7 @@ V = 37
 CONFIGS = {
     "lstm": ModelConfig("lstm", V, 16, 24, 2, tied=True),
     "lstm-untied": ModelConfig("lstm", V, 12, 12, 1),
+    "gru": ModelConfig("gru", V, 16, 24, 2, tied=True),
     "transformer": ModelConfig(
         "transformer", V, 16, 16, 2, heads=4, kv_heads=2, ffn=24, context=24, tied=True
     ),

@@ -28,6 +28,7 @@ TEACHERS = {
 }
 STUDENTS = {
     "lstm": ModelConfig("lstm", V, 8, 12, 2, tied=True),
+    "gru": ModelConfig("gru", V, 8, 12, 2, tied=True),
     "transformer": ModelConfig("transformer", V, 8, 8, 2, heads=4, kv_heads=4, ffn=16, context=64, tied=True),
 }
 SPECIAL = {
@@ -154,14 +155,15 @@ def test_hard_targets_are_left_out_on_the_students_own_text():
     assert set(figures) == {"hard", "soft"}
 
 
-def test_layers_of_other_widths_meet_in_learned_projections():
-    task = make_task(RECIPES["pkd-skip"], STUDENTS["lstm"], TEACHERS["transformer"])
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_layers_of_other_widths_meet_in_learned_projections(kind):
+    task = make_task(RECIPES["pkd-skip"], STUDENTS[kind], TEACHERS["transformer"])
     learner = task.players["generator"]
     assert isinstance(learner, Learner)
     assert sum(p.numel() for p in learner.projections.parameters()) == 12 * 16
     output = learner(task.batch(0, 0).tokens[:, :-1])
     assert [hidden.shape[-1] for hidden in output.hidden] == [16]
-    assert task.model.parameters_count() == STUDENTS["lstm"].parameters()  # saved without them
+    assert task.model.parameters_count() == STUDENTS[kind].parameters()  # saved without them
 
 
 def test_progressive_phases_take_one_layer_after_the_other():

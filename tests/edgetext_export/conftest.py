@@ -7,6 +7,7 @@ import os
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,13 @@ def configs(tokenizer_json) -> dict[str, ModelConfig]:
 def run(request, tmp_path_factory, configs, tokenizer_json) -> Path:
     """A run directory of each kind; read-only, copy it (`spoilt`) to damage it."""
     return write_run(tmp_path_factory.mktemp("runs") / request.param, configs[request.param], tokenizer_json)
+
+
+@pytest.fixture(scope="session")
+def gru_run(tmp_path_factory, configs, tokenizer_json) -> Path:
+    """A run directory with a GRU; read-only."""
+    config = replace(configs["lstm"], kind="gru")
+    return write_run(tmp_path_factory.mktemp("runs") / "gru", config, tokenizer_json)
 
 
 @pytest.fixture(scope="session", params=["int8", "fp32"])

@@ -12,7 +12,7 @@ from edgetext_export.budget import TOKENIZER_BYTES, build_bundle, choose_student
 from edgetext_export.ladder import ladders
 from edgetext_runtime.tokenizer import Tokenizer
 
-KINDS = ("lstm", "transformer")
+KINDS = ("lstm", "gru", "transformer")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_what_cannot_fit_names_what_is_reachable(vocab_size, tokenizer_json):
         ({}, "--budget-mb, --budget-ms, or both"),
         ({"budget_mb": 0}, "--budget-mb is 0"),
         ({"budget_ms": float("nan")}, "--budget-ms is nan"),
-        ({"budget_mb": 1, "kind": "gru"}, "'gru' is unknown"),
+        ({"budget_mb": 1, "kind": "rnn"}, "'rnn' is unknown"),
     ],
 )
 def test_a_budget_that_is_none_is_refused(options, words):

@@ -73,6 +73,10 @@ def test_a_directory_becomes_a_bundle_that_scores_as_torch_does(kind, options, c
     model, tokenizer, begin = save_model(tmp_path / "theirs", kind, options)
     report = export_run(tmp_path / "theirs", tmp_path / "m.etx", "fp32", corpus=corpus, quality_tokens=200)
     assert report.quality.max_logit_error < 1e-3
+    standard = export_run(
+        tmp_path / "theirs", tmp_path / "p.etx", "fp32", corpus=corpus, quality_tokens=50, portable=True
+    )
+    assert standard.quality.max_logit_error < 1e-3
     assert report.quality.flip_rate_prompt == report.quality.flip_rate_step == 0
     text = SENTENCES[0]
     ids = tokenizer.encode(text, add_special_tokens=False).ids

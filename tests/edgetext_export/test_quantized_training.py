@@ -17,7 +17,8 @@ from edgetext.training.quantized import (
 )
 from edgetext_export import build_step_graph
 from edgetext_export.builder import FLOAT, INT64, GraphBuilder
-from edgetext_export.layers import Layers, LSTMWeights
+from edgetext_export.cells import LayerWeights, add_layer
+from edgetext_export.layers import Layers
 from edgetext_export.parity import prompt_logits, step_logits
 from edgetext_export.recipes import RECIPES
 from edgetext_runtime.manifest import Manifest
@@ -29,6 +30,8 @@ CONFIGS = {
     "lstm, tied, projected": LSTM,
     "lstm, untied": replace(LSTM, tied=False),
     "lstm, widths no block divides": replace(LSTM, embedding=21, hidden=35),
+    "gru, tied, projected": replace(LSTM, kind="gru"),
+    "gru, untied, widths no block divides": replace(LSTM, kind="gru", tied=False, embedding=21, hidden=35),
     "transformer, tied, grouped": TRANSFORMER,
     "transformer, untied, padded heads": replace(TRANSFORMER, tied=False, kv_heads=1),
     "transformer, bottleneck": replace(TRANSFORMER, bottleneck=16, heads=2),
@@ -76,26 +79,21 @@ def test_embedding_rows_are_the_same_to_the_bit():
 
 def test_one_step_of_an_lstm_layer():
     H, E = 48, 33
-    w, r, biases = numbers(0, 4 * H, E), numbers(1, 4 * H, H), numbers(2, 2, 4 * H)
-    x, h, c = numbers(3, 1, 1, E), np.tanh(numbers(4, 1, 1, H)), numbers(5, 1, 1, H)
-
-    def onnx_order(weight):
-        i, f, g, o = np.split(weight, 4)
-        return np.concatenate([i, o, f, g])
-
-    weights = LSTMWeights(onnx_order(w), onnx_order(r), np.concatenate([onnx_order(b) for b in biases]))
+    w, r, *biases = numbers(0, 4 * H, E), numbers(1, 4 * H, H), numbers(2, 4 * H), numbers(6, 4 * H)
+    x, h, c = numbers(3, 1, 1, E), np.tanh(numbers(4, 1, H)), numbers(5, 1, H)
     g = GraphBuilder()
-    for name, size in (("x", E), ("h", H), ("c", H)):
-        g.input(name, FLOAT, [1, 1, size])
-    _, new_h, new_c = Layers(g, RECIPES["int8"]).lstm("x", "layer", weights, "h", "c")
-    for name in (new_h, new_c):
-        g.output(name, FLOAT, [1, 1, H])
-    found = session_of(g).run(None, {"x": x, "h": h, "c": c})
+    g.input("x", FLOAT, [1, 1, E])
+    for part in "hc":
+        g.input(f"past.{part}.0", FLOAT, [1, H])
+    add_layer(Layers(g, RECIPES["int8"]), "lstm", 0, "x", LayerWeights(w, r, *biases))
+    for part in "hc":
+        g.output(f"present.{part}.0", FLOAT, [1, H])
+    found = session_of(g).run(None, {"x": x, "past.h.0": h, "past.c.0": c})
     _, *expected = quantised_lstm(
-        torch.tensor(x), (torch.tensor(h), torch.tensor(c)), [torch.tensor(a) for a in (w, r, *biases)]
+        torch.tensor(x), (torch.tensor(h[None]), torch.tensor(c[None])), [*map(torch.tensor, (w, r, *biases))]
     )
     for ours, theirs in zip(expected, found, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
+        np.testing.assert_allclose(ours[0].numpy(), theirs, atol=1e-5)
 
 
 def build(config, seed):
@@ -156,10 +154,10 @@ def test_the_emulated_model_is_the_exported_one_token_by_token(config):
 
 
 @pytest.mark.parametrize(
-    "config", [TRANSFORMER, CONFIGS["transformer, bottleneck"]], ids=["plain", "bottleneck"]
+    "name", ["gru, tied, projected", "transformer, tied, grouped", "transformer, bottleneck"]
 )
-def test_a_transformers_prompts_are_emulated_as_well_as_its_steps(config):
-    (emulated, float_), _ = compare(config, prompt_logits)
+def test_prompts_of_all_but_lstms_are_emulated_as_well_as_their_steps(name):
+    (emulated, float_), _ = compare(CONFIGS[name], prompt_logits)
     assert emulated < 0.1 * float_
 
 

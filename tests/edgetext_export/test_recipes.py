@@ -27,6 +27,7 @@ from edgetext_runtime.session import StepSession
 TOLERANCE = {"int8": 0.05, "int4": 0.45, "fp16": 2e-3, "fp32": 1e-5}
 """Mean logit error over the spread of the logits."""
 SHAPES = [CONFIGS[n] for n in ("lstm, tied, projected", "lstm, widths no block divides", "lstm, untied")]
+SHAPES += [CONFIGS[n] for n in ("gru, tied, projected", "gru, widths no block divides")]
 SHAPES += [CONFIGS[n] for n in ("transformer, tied, grouped", "transformer, untied, one key head")]
 
 
@@ -65,6 +66,16 @@ def test_four_bits_use_the_scale_with_the_least_error(width):
     plain = np.abs(weight).max(axis=1, keepdims=True) / 7
     assert np.square(error).mean() < np.square(np.rint(weight / plain) * plain - weight).mean()
     assert not quantise_blocks(np.zeros((3, 32), np.float32), bits=4).dequantised().any()
+
+
+def test_an_lstm_can_be_cells_whose_products_have_the_bits_of_all_others():
+    for bits in (8, 4):
+        graph = build_step_graph(LSTM, weights_of(lively(LSTM)), f"int{bits}-cells")
+        nodes = onnx.load_from_string(graph.model).graph.node
+        assert [node.op_type for node in nodes].count("Scan") == LSTM.layers
+        assert not any("LSTM" in node.op_type for node in nodes)
+        for part in ("input", "recurrent"):
+            assert graph.quantisation["tensors"][f"lstm.1.{part}"].startswith(f"MatMulNBits, {bits} bits")
 
 
 def test_a_target_without_vnni_halves_the_levels_of_columns():

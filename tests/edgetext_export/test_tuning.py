@@ -15,17 +15,19 @@ def test_a_gain_within_the_noise_changes_nothing():
 
 
 def test_what_is_tried():
-    tried = candidates(RECIPES["int8"], tied=True)
+    tried = candidates(RECIPES["int8"], kind="lstm", tied=True)
     assert next(iter(tried.values())) == RECIPES["int8"]
     assert {recipe.matrices for recipe in tried.values()} == {RECIPES["int8"].matrices, COLUMNS}
     assert [*tried.values()][1].chosen.keys() == {"embedding.weight"}
+    assert [recipe.decomposed for recipe in tried.values()] == [False, False, False, True]
+    assert not any(r.decomposed for r in candidates(RECIPES["int8"], kind="gru", tied=True).values())
 
 
 def test_the_bundle_says_what_was_chosen_and_from_what(spoilt, tmp_path):
     report = export_run(spoilt, tmp_path / "m.etx", quality_tokens=50, tuned=True)
     chosen = read_bundle(report.path).manifest.quantisation.get("chosen")
     assert chosen["chosen"] in chosen["us_per_step"]
-    assert len(chosen["us_per_step"]) == 3
+    assert len(chosen["us_per_step"]) == 4
     assert min(chosen["us_per_step"].values()) > 0
 
 

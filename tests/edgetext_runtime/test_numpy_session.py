@@ -7,7 +7,7 @@ import tiny_bundle as tiny
 from edgetext.models import ModelConfig
 from edgetext_export.decoder import Decoder
 from edgetext_export.graph import build_step_graph
-from edgetext_export.lstm import lstm_shapes
+from edgetext_export.recurrent import recurrent_shapes
 from edgetext_runtime import InputError, SamplingParams, StepSession
 from edgetext_runtime.numpy_session import NumpySession
 
@@ -34,7 +34,7 @@ SHAPES = {
 def exported(config, precision, seed=0):
     """Model and manifest with random weights, as the exporter writes them."""
     random = np.random.default_rng(seed)
-    shapes = lstm_shapes(config) if config.kind == "lstm" else Decoder.of(config).shapes()
+    shapes = recurrent_shapes(config) if config.kind == "lstm" else Decoder.of(config).shapes()
     weights = {}
     for name, shape in shapes.items():
         values = random.standard_normal(shape).astype(np.float32)
