@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from edgetext_export.mobile import weight_bytes_per_token
 from torch import Tensor, nn
 
 from edgetext_bench.script import parser, run
+from edgetext_export.mobile import weight_bytes_per_token
 from edgetext_runtime import Generator, InputError, SamplingParams
 
 TOKENS = 200
