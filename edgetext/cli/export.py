@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Write a student as a checked, quantised ONNX bundle (.etx).")
 @click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=str))
-@click.option("--int8", "recipe", flag_value="int8", help="8-bit weights (the default).")
-@click.option("--int4", "recipe", flag_value="int4", help="4-bit weights: half the size, some loss.")
-@click.option("--fp16", "recipe", flag_value="fp16", help="Stored as float16, computed in float32.")
-@click.option("--fp32", "recipe", flag_value="fp32", help="Float32: four times the size, for comparison.")
+@click.option("--int8", is_flag=True, help="8-bit weights (the default).")
+@click.option("--int4", is_flag=True, help="4-bit weights: half the size, some loss.")
+@click.option("--fp16", is_flag=True, help="Stored as float16, computed in float32.")
+@click.option("--fp32", is_flag=True, help="Float32: four times the size, for comparison.")
 @click.option(
     "--recipe",
     "named",
@@ -81,7 +81,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON line with the figures at the end.")
 def command(
     run: str,
-    recipe: str | None,
+    int8: bool,
+    int4: bool,
+    fp16: bool,
+    fp32: bool,
     named: str | None,
     calibration: Method | None,
     portable: bool,
@@ -110,6 +113,10 @@ def command(
     from edgetext_export import export_run
     from edgetext_export.gates import Gates
 
+    flags = {"int8": int8, "int4": int4, "fp16": fp16, "fp32": fp32}
+    chosen = [*(name for name, given in flags.items() if given), *([named] if named else [])]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(chosen)} are given together; a bundle has one kind of weights")
     with ExitStack() as stack:
         bars: list[Any] = []
 
@@ -122,7 +129,7 @@ def command(
         report = export_run(
             run,
             output,
-            named or recipe or ("fp32" if portable else "int8"),
+            chosen[0] if chosen else "fp32" if portable else "int8",
             force,
             target=target,
             tuned=tune,
@@ -145,7 +152,7 @@ def _figures(report: ExportReport) -> str:
     from edgetext.evaluate.markdown import plain
 
     quality = report.quality
-    change = f"{quality.perplexity_increase:+.3%}"
+    change = f"{round(quality.perplexity_increase, 5) + 0.0:+.3%}"  # no negative zero
     rows = [
         ("parameters", f"{report.parameters:,}"),
         ("size", f"{report.bundle_bytes:,} bytes ({report.model_bytes:,} of them the model)"),

@@ -32,7 +32,11 @@ def command(name: str | None, as_toml: bool, as_json: bool) -> None:
     else:
         width = max(len(settings.name) for settings in chosen)
         for settings in chosen:
+            judge = settings.discriminator
+            several = f" of {judge.embeddings} embeddings" if judge.embeddings > 1 else ""
+            matched = ", feature matching" if settings.matching else ""
             click.echo(f"{settings.name:<{width}}  {GRADIENTS[settings.gradient]}")
+            click.echo(f"{'':<{width}}  {settings.objective}, {judge.kind}{several}{matched}")
         click.echo("\nOne in full: edgetext refinements NAME. Use: edgetext distill --refinement NAME")
     if as_json:
         click.echo(json.dumps([settings.to_dict() for settings in chosen]))

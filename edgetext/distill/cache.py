@@ -157,12 +157,12 @@ class TargetCache:
         """
         origin = self.manifest.origin
         split = file_sha256(corpus) if isinstance(corpus, Path) else corpus
-        wanted = self.manifest
-        problem = None
+        wanted, problem, first = self.manifest, None, ""
         if origin.tokenizer != tokenizer:
             problem = "made with another tokenizer"
         elif origin.corpus != split:
-            problem = "made for another training split (other text, or another split of it)"
+            problem = f"made for the training split of {origin.run}, not for this one"
+            first = "give the --corpus and the split of that run, or "
         elif windows is not None and windows != self.manifest.windows:
             problem = (
                 f"made with --windows {self.manifest.windows}, but the student reads --windows {windows}"
@@ -170,7 +170,7 @@ class TargetCache:
             wanted = replace(wanted, windows="document" if windows == "document" else "stream")
         if problem is not None:
             raise ConfigError(
-                f"the targets in {self.directory} were {problem}; make them again with: "
+                f"the targets in {self.directory} were {problem}; {first}make them again with: "
                 f"{wanted.command(self.directory, '--force', run)}"
             )
 

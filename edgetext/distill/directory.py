@@ -64,9 +64,9 @@ def open_run(config: DistillConfig, directory: Path, *, resume: bool, force: boo
         raise CheckpointError(f"{directory} cannot be written to: {error}; choose another --run") from error
 
 
-def discard_empty_run(directory: Path) -> None:
-    """Remove a run that holds nothing but its configuration: its corpus could not be read."""
-    if [path.name for path in directory.iterdir() if not _is_partial(path)] == [CONFIG_FILE]:
+def discard_run(directory: Path, *, begun_now: bool) -> None:
+    """Remove a run that could not begin: if it was made just now, or holds nothing but its configuration."""
+    if begun_now or [path.name for path in directory.iterdir() if not _is_partial(path)] == [CONFIG_FILE]:
         shutil.rmtree(directory)
 
 
@@ -92,8 +92,8 @@ def find_teachers(path: Path) -> tuple[list[Path], bytes]:
     models = next((g for g in groups if g and all(_holds_weights(p) for p in g)), None)
     if models is None:
         raise CheckpointError(
-            f"{path} holds no model; --teacher takes a preset, a run, a model directory inside a run, or a "
-            f"Hugging Face model directory"
+            f"{path} holds no model; give a run, a model directory inside a run, or a Hugging Face model "
+            f"directory"
         )
     for place in (path, path.parent):
         if (place / "tokenizer.json").is_file():

@@ -13,12 +13,12 @@ from edgetext.adversarial.refine import RefineTask
 from edgetext.checkpoint import MODEL_FILE, load_model, read_json, save_model, write_json
 from edgetext.config import DistillConfig
 from edgetext.corpus.sources import source_kind
-from edgetext.distill.directory import discard_empty_run, file_sha256, open_run, stage_names
+from edgetext.distill.directory import discard_run, file_sha256, open_run, stage_names
 from edgetext.distill.given import check_context, read_given
 from edgetext.distill.matching import copy_layers
 from edgetext.distill.objective import TeacherView, check_recipe
 from edgetext.distill.recipe import Recipe
-from edgetext.distill.teachers import Teacher, expected_view, prepare_teacher
+from edgetext.distill.teachers import Teacher, check_cache, expected_view, prepare_teacher
 from edgetext.distill.workspace import Workspace
 from edgetext.distill.written import written_stream
 from edgetext.errors import ConfigError, EdgetextError
@@ -70,8 +70,9 @@ def distill(
     try:
         given = by_main(accelerator, lambda: read_given(config))
         work = Workspace(config, directory, given.tokenizer, accelerator, say, write)
+        by_main(accelerator, lambda: check_cache(work))
     except EdgetextError:
-        by_main(accelerator, lambda: discard_empty_run(directory))
+        by_main(accelerator, lambda: discard_run(directory, begun_now=not resume))
         raise
 
     if choose is not None:

@@ -119,17 +119,22 @@ def expected_view(config: DistillConfig, vocab_size: int) -> TeacherView | None:
     return TeacherView(shapes[0], own=own)
 
 
+def check_cache(work: Workspace) -> None:
+    """Refuse a cache that was made for something else than the run's training split. Raises ConfigError."""
+    if work.config.cache is not None:
+        open_cache(work.config).check(
+            corpus=work.directory / "data" / "train.npy",
+            tokenizer=work.corpus.tokenizer["sha256"],
+            windows=work.config.windows,
+            run=str(work.directory),
+        )
+
+
 def prepare_teacher(work: Workspace, given: Given) -> Teacher | None:
-    """Train, load or open the run's teacher; None if it has none."""
+    """Train, load or open the run's teacher (a cache that `check_cache` accepts); None if it has none."""
     config = work.config
     if config.cache is not None:
         cache = open_cache(config)
-        cache.check(
-            corpus=work.directory / "data" / "train.npy",
-            tokenizer=work.corpus.tokenizer["sha256"],
-            windows=config.windows,
-            run=str(work.directory),
-        )
         drawn = f" and {cache.manifest.tail_samples} of the rest" if cache.manifest.tail_samples else ""
         kept = f"top {cache.top_k}{drawn}"
         work.say(f"teacher: targets cached in {config.cache}, {kept}")

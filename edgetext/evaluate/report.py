@@ -105,7 +105,7 @@ def side_by_side(result: dict[str, Any], exported: list[dict[str, Any]]) -> str:
                 megabytes(bundle["bytes"]),
                 f"{quality['perplexity']['fp32']:.2f}",
                 f"{quality['perplexity']['exported']:.2f}",
-                f"{quality['perplexity_increase']:+.2%}",
+                f"{round(quality['perplexity_increase'], 4) + 0.0:+.2%}",
                 f"{quality['flip_rate']['prompt']:.2%}",
             )
             for bundle, quality in zip(exported, qualities, strict=True)

@@ -189,6 +189,7 @@ def _recipe(value: Any) -> str:
 def _settings(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """What tells one experiment from another, flat: no settings of a stage that took no steps."""
     idle = [stage for stage in STAGES if not config.get(f"{stage}_steps")]
+    idle += ["teacher"] if config.get("cache") else []  # none is trained
     unused = {name for stage in idle for name in (stage, f"{stage}_steps", f"{stage}_rate")}
     chosen = {name: value for name, value in config.items() if name not in NO_SETTING | unused}
     recipe = chosen.pop("recipe", None)

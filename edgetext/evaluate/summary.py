@@ -42,7 +42,8 @@ STAGES = ("distilled", "refined", "quantized")
 
 def summarise(work: Workspace, teacher: Teacher | None, verdict: Verdict | None) -> dict[str, Any]:
     """Measure every model of a run and write result.json; returns what it holds."""
-    work.say("measuring: perplexity, agreement, speed, quality against diversity")
+    frontier = ", quality against diversity" if work.config.frontier else ""
+    work.say(f"measuring: perplexity, agreement, speed{frontier}")
     models = _models(work, teacher)
     splits = {
         name: work.windows(stream, EVALUATION_TOKENS)

@@ -88,9 +88,13 @@ def _identifier(licence: str) -> str:
 
 def _quality_rows(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
     perplexity, flips, greedy = quality["perplexity"], quality["flip_rate"], quality["greedy"]
+    change = round(quality["perplexity_increase"], 4) + 0.0  # no negative zero
     return [
         ("Perplexity, float32", f"{perplexity['fp32']:.3f}"),
-        ("Perplexity, this bundle", f"{perplexity['exported']:.3f} ({quality['perplexity_increase']:+.2%})"),
+        (
+            "Perplexity, this bundle",
+            f"{perplexity['exported']:.3f} ({change:+.2%})",
+        ),
         ("Likeliest token differs, prompt", f"{flips['prompt']:.2%}"),
         ("Likeliest token differs, token by token", f"{flips['step']:.2%}"),
         ("Same greedy tokens as float32", f"the first {greedy['same']} of {greedy['tokens']}"),

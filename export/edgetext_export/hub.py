@@ -6,6 +6,7 @@ login and environment variables (``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ def push_bundle(
         HubError: if the Hub refuses, or cannot be reached.
         InputError: if the repository has a file of that name, or its name is none.
     """
+    _check_name(repository)
     bundle, library = Path(bundle), _library()
     read = read_bundle(bundle)
     card = read.members["CARD.md"].decode() + _how_to_get(repository, _file_name(bundle))
@@ -100,6 +102,7 @@ def fetch_bundle(
         HubError: if the Hub refuses, or cannot be reached.
         InputError: if the repository has no bundle, or several and `file` does not say which.
     """
+    _check_name(repository)
     library = _library()
     with _errors(library, repository):
         if file is None:
@@ -127,17 +130,29 @@ def pull_bundle(
     Raises:
         InputError: also if the output exists and `force` is not set.
     """
+    if output is not None:
+        _check_free(Path(output), force)  # before anything is downloaded
     fetched = fetch_bundle(repository, file=file, revision=revision, endpoint=endpoint)
     path = Path(fetched.name if output is None else output)
-    if path.is_dir() or (path.exists() and not force):
-        raise InputError(
-            f"{path} exists already: choose another path with -o, or replace a file with --force"
-        )
+    _check_free(path, force)
     try:
         write_atomic(path, fetched.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error}; choose another path with -o") from error
     return path, read_bundle(path).sha256
+
+
+def _check_free(path: Path, force: bool) -> None:
+    if path.is_dir() or (path.exists() and not force):
+        raise InputError(
+            f"{path} exists already: choose another path with -o, or replace a file with --force"
+        )
+
+
+def _check_name(repository: str) -> None:
+    owner, slash, name = repository.partition("/")
+    if not (owner and slash and name) or "/" in name:
+        raise InputError(f"{repository!r} is no name of a repository; give owner/name")
 
 
 def _only(files: list[str], repository: str) -> str:
@@ -174,6 +189,9 @@ def _library() -> Any:
 def _errors(library: Any, repository: str) -> Iterator[None]:
     """Turn what the library, or the connection below it, raises into one clear message."""
     errors = library.errors
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it would tell of every try to connect again
     try:
         yield
     except EdgetextError:
@@ -192,6 +210,8 @@ def _errors(library: Any, repository: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # its own, and those of whichever HTTP library it uses
         raise HubError(f"the Hub cannot be reached ({repository}): {_said(error)}") from error
+    finally:
+        logger.setLevel(level)
 
 
 def _said(error: Exception) -> str:

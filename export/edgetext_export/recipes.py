@@ -132,8 +132,8 @@ class Recipe:
             raise ExportError(f"{self.name} is made for onnxruntime; with --portable use --int8")
         if self.precision == "int4":
             raise ExportError(
-                f"{self.name} has no standard operators that multiply 4-bit weights; with --portable use "
-                f"--int8, --fp16 or --fp32"
+                f"{self.name}: no standard operator multiplies 4-bit weights; with --portable use --int8, "
+                f"--fp16 or --fp32"
             )
         schemes = (self.matrices, self.head, self.embedding)
         matrices, head, embedding = (COLUMNS if s == BLOCKS_8 else s for s in schemes)

@@ -14,7 +14,7 @@ def refuse(what: str) -> BundleError:
     """The error for a graph that the numpy backend does not run."""
     return BundleError(
         f"model.onnx: {what}; the numpy backend runs LSTMs and Transformers, not in every recipe: "
-        "pip install onnxruntime, or export again with --int8 or --fp32"
+        "pip install onnxruntime (provider cpu), or export with --int8 or --fp32 and not --portable"
     )
 
 

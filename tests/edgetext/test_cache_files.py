@@ -150,7 +150,7 @@ def test_targets_of_something_else_are_refused(whole):
     cache.check(**right, windows="stream")
     wrong = {
         "another tokenizer": {**right, "tokenizer": "x"},
-        "another training split": {**right, "corpus": "x"},
+        "the training split of runs/a, not": {**right, "corpus": "x"},
         "--windows stream, but the student reads --windows document": {**right, "windows": "document"},
     }
     for message, given_ in wrong.items():

@@ -87,6 +87,8 @@ def test_a_cache_replaces_the_teacher(ensemble, tiny_corpus, tmp_path):
     assert "–" in (run / "report.md").read_text()
     said = edgetext(*arguments, "--cache", cache, "--force", "--valid-fraction", "0.2", fails=True)
     assert "cache-targets" in said
+    assert f"training split of {ensemble}" in said
+    assert not run.exists()  # nothing was begun
     said = edgetext(*arguments, "--cache", cache, "--force", "--recipe", "logit-mse", fails=True)
     assert "whole distribution" in said
     said = edgetext(*arguments, "--cache", cache, "--force", "--recipe", "augmented", fails=True)

@@ -57,6 +57,14 @@ def test_export_of_something_else_is_one_clear_message(tmp_path):
     assert "edgetext distill" in result.stderr
 
 
+@pytest.mark.parametrize("flags", [("--int8", "--fp32"), ("--int4", "--recipe", "int4-mixed")])
+def test_two_kinds_of_weights_are_refused(run, tmp_path, flags):
+    result = edgetext("export", run, *flags, "-o", tmp_path / "model.etx")
+    assert result.exit_code == 2
+    assert "are given together" in result.output
+    assert not (tmp_path / "model.etx").exists()
+
+
 def test_inspect_shows_everything_the_bundle_says(exported):
     result = edgetext("inspect", exported.path, "--json")
     assert result.exit_code == 0, result.output

@@ -87,8 +87,9 @@ def test_what_the_hub_does_not_have_or_cannot_do_is_one_message(exported, hub, t
     hub.repositories["a/b"] = {}
     with pytest.raises(HubError, match="no such thing in a/b"):
         fetch_bundle("a/b", file="m.etx", endpoint=hub.url)
-    with pytest.raises(InputError, match="no name of a repository; give owner/name"):
-        push_bundle(exported.path, "a/b/c", endpoint=hub.url)
+    for name in ("a/b/c", "a", "a/"):
+        with pytest.raises(InputError, match="no name of a repository; give owner/name"):
+            push_bundle(exported.path, name, endpoint=hub.url)
     with pytest.raises(BundleError):
         push_bundle(tmp_path, "a/b", endpoint=hub.url)
     with pytest.raises(HubError, match="cannot be reached"):
@@ -101,8 +102,8 @@ def test_what_the_hub_does_not_have_or_cannot_do_is_one_message(exported, hub, t
 def test_pulling_refuses_what_is_there(exported, hub, tmp_path):
     hub.repositories["a/b"] = {"m.etx": exported.path.read_bytes()}
     (tmp_path / "m.etx").write_bytes(b"mine")
-    with pytest.raises(InputError, match="exists already"):
-        pull_bundle("a/b", tmp_path / "m.etx", endpoint=hub.url)
+    with pytest.raises(InputError, match="exists already"):  # before the Hub is asked, which is not there
+        pull_bundle("a/b", tmp_path / "m.etx", endpoint="http://127.0.0.1:9")
     assert (tmp_path / "m.etx").read_bytes() == b"mine"
     assert (
         pull_bundle("a/b", tmp_path / "m.etx", force=True, endpoint=hub.url)[1]

@@ -189,7 +189,7 @@ def test_the_command_writes_float32_unless_told_otherwise(spoilt):
 
 
 def test_what_the_standard_cannot_do_is_refused(spoilt):
-    with pytest.raises(ExportError, match="no standard operators that multiply 4-bit weights"):
+    with pytest.raises(ExportError, match="no standard operator multiplies 4-bit weights"):
         export_run(spoilt, recipe="int4", portable=True)
     with pytest.raises(ExportError, match="--tune is for the recipe int8, not int8 with --portable"):
         export_run(spoilt, recipe="int8", portable=True, tuned=True)
