@@ -24,6 +24,6 @@ def command(
     from edgetext_export.hub import pull_bundle
 
     path, sha256 = pull_bundle(repository, output, force=force, file=file, revision=revision)
-    click.echo(f"{path}\nsha256 {sha256}")
+    click.echo(f"{path}\nsha256 of the manifest, which names the content: {sha256}")
     if as_json:
         click.echo(json.dumps({"path": str(path), "sha256": sha256}))

@@ -117,9 +117,11 @@ def sparse_cross_entropy(
     log_p = sparse_log_probs(targets, student_logits.shape[-1], temperature)  # [B,T,K+1]
     weight = row_weights(student_logits, mask)
     rows = (student_logits.flatten(0, 1), targets.ids.flatten(0, 1), log_p.flatten(0, 1))
-    draws, loss = targets.tail_ids, student_logits.new_zeros(())
+    loss: Tensor
+    draws = targets.tail_ids
     if temperature == 1.0 and draws is not None and draws.shape[-1]:
-        loss = SampledTargetsLoss.apply(*rows, draws.flatten(0, 1), weight)  # type: ignore[no-untyped-call]
+        drawn = draws.flatten(0, 1)
+        loss = SampledTargetsLoss.apply(*rows, drawn, weight)  # type: ignore[no-untyped-call]
     else:
         loss = CoarseTargetsLoss.apply(*rows, weight, temperature)  # type: ignore[no-untyped-call]
     return loss

@@ -12,6 +12,7 @@ MIXER = 0x45D9F3B
 TOKEN_BYTES = 300
 """Bytes of a record that the draws fill up to, unless their number is given."""
 MOST_DRAWN = 80
+"""Most draws, unless their number is given."""
 
 
 def tail_samples(settings: CacheSettings, vocab_size: int) -> int:
