@@ -42,6 +42,8 @@ class DistillConfig:
     last (Mirzadeh et al. 2020)."""
     cache: str | None = None
     """Directory of cached targets, in place of the teacher's own."""
+    start: str | None = None
+    """A run that has distilled its student: what it made up to there is taken over."""
     student: str = "lstm-student"
     """The student's preset or shape."""
     budget_mb: float | None = None

@@ -1,7 +1,8 @@
 """Keep the records of a sweep as one file: ``python docs/results/keep_sweep.py SWEEP TARGET.json``.
 
 For every finished run its configuration, the figures of its models, its stages' times and best steps,
-and the quality record and size of its int8 bundle. Weights, bundles and token streams stay behind.
+the referee's verdict, and the quality record and size of its int8 bundle. Weights, bundles and token streams
+stay behind.
 """
 
 import json
@@ -32,6 +33,7 @@ def record(run: Path) -> dict[str, Any]:
         "student": result["student"],
         "models": result["models"],
         "stages": stages,
+        **({"refinement": result["refinement"]} if result["refinement"] else {}),
     }
     if (run / BUNDLE).exists():
         quality = json.loads(read_bundle(run / BUNDLE).members["quality.json"])

@@ -144,11 +144,3 @@ def policy_loss(log_probabilities: Tensor, advantages: Tensor, mask: Tensor) -> 
     """-Σ A log p / Σ 1 over real tokens [B,L] (Williams 1992): the mean over tokens."""
     weighted = torch.where(mask, advantages.detach() * log_probabilities, log_probabilities.new_zeros(()))
     return -weighted.sum() / mask.sum().clamp_min(1)
-
-
-@torch.no_grad()
-def select(logits: Tensor, by: str) -> Tensor:
-    """Index [B] of the candidate to learn, of logits [B,K]: the ``selected`` top, or one ``resampled``."""
-    if by == "selected":
-        return logits.argmax(1)
-    return torch.multinomial(logits.float().softmax(1), 1)[:, 0]

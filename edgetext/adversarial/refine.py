@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 
-from edgetext.adversarial.collapse import Watch
+from edgetext.adversarial.contest import Contest
 from edgetext.adversarial.discriminators import Discriminator
 from edgetext.adversarial.estimators import (
     PAD,
@@ -25,14 +24,12 @@ from edgetext.adversarial.estimators import (
     inverse_temperature,
     policy_loss,
     rollout_rewards,
-    select,
     token_log_probabilities,
     write,
 )
 from edgetext.adversarial.game import discriminator_move, generator_move
 from edgetext.adversarial.objectives import OBJECTIVES
-from edgetext.adversarial.settings import RefineSettings
-from edgetext.checkpoint import save_model
+from edgetext.adversarial.settings import DiscriminatorConfig, RefineSettings
 from edgetext.distill.targets import LiveTargets
 from edgetext.distill.tasks import DistillTask
 from edgetext.errors import ConfigError
@@ -44,9 +41,9 @@ from edgetext.training.settings import OptimizerSettings
 class Opponent(nn.Module):
     """The discriminator and, for dense rewards, what it expects of every place (the learned baseline)."""
 
-    def __init__(self, settings: RefineSettings, inputs: int, places: int) -> None:
+    def __init__(self, shape: DiscriminatorConfig, inputs: int, places: int) -> None:
         super().__init__()
-        self.discriminator = Discriminator(settings.discriminator, inputs)
+        self.discriminator = Discriminator(shape, inputs)
         self.baseline = nn.Parameter(torch.zeros(places))
 
     def forward(self, inputs: Tensor, what: str = "logits") -> Tensor:
@@ -54,13 +51,8 @@ class Opponent(nn.Module):
         return self.baseline if what == "baseline" else self.discriminator(inputs, what)
 
 
-class RefineTask:
-    """The game as the training loop sees it: two players, the student being `generator`."""
-
-    keeps_start = True
-    """The loop validates the student before the first step, and goes back to the best state on collapse."""
-    settled_from = -1
-    """The first validation, of the student as it was distilled, may be the best."""
+class RefineTask(Contest):
+    """The game of two players."""
 
     def __init__(
         self, anchor: DistillTask, settings: RefineSettings, steps: int, referee: Referee, seed: int
@@ -69,15 +61,12 @@ class RefineTask:
 
         Raises ConfigError if the gradient needs what the anchor has not.
         """
-        self.name, self.anchor, self.settings, self.steps = "refine", anchor, settings, steps
-        self.referee, self.seed = referee, seed
+        super().__init__(anchor, settings, referee, seed)
+        self.steps = steps
         self.warmup = min(settings.discriminator_warmup, steps // 5)
-        self.model = anchor.model
-        self.frozen = anchor.frozen
         self.objective = OBJECTIVES[settings.objective]
         self.ends = anchor.sampler.by_document
         self.prefix = 1 if self.ends else settings.prefix
-        self.watch = Watch(referee.sample(self.model, seed))
         if settings.gradient == "soft" and not isinstance(anchor.targets, LiveTargets):
             raise ConfigError(
                 "the refinement soft compares with the teacher's own distributions, so it needs the teacher "
@@ -85,25 +74,22 @@ class RefineTask:
             )
         hidden = self.model.config.hidden
         inputs = hidden if settings.gradient == "professor" else self.model.config.vocab_size
-        opponent = Opponent(settings, inputs, settings.length)
+        shape = settings.discriminator.against(self.model.config.embedding)
+        opponent = Opponent(shape, inputs, settings.length)
         self.opponent: nn.Module = opponent
-        self.players: Mapping[str, nn.Module] = {"generator": self.model, "discriminator": opponent}
-        given = anchor.optimizers["generator"]
-        kinds = {"kind": settings.optimizer, "schedule": settings.schedule}
+        self.players = {**self.players, "discriminator": opponent}
         self.optimizers = {
-            "generator": OptimizerSettings(given.learning_rate, given.weight_decay, **kinds),  # type: ignore[arg-type]
+            **self.optimizers,
             "discriminator": OptimizerSettings(
-                settings.discriminator_rate,
-                0.0,
-                settings.beta1,
-                0.999,
-                **kinds,  # type: ignore[arg-type]
+                *(settings.discriminator_rate, 0.0, settings.beta1, 0.999),
+                kind=settings.optimizer,
+                schedule=settings.schedule,
             ),
         }
 
     def prepare(self, players: Mapping[str, nn.Module], device: torch.device) -> None:
         """Take the wrapped players."""
-        self.anchor.prepare(players, device)
+        super().prepare(players, device)
         self.opponent = players["discriminator"]
 
     def turns(self, step: int) -> Iterable[Turn]:
@@ -132,17 +118,7 @@ class RefineTask:
 
     def generator_loss(self, step: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The distillation loss, in its turn, plus the weighted adversarial loss."""
-        weight = self.settings.adversarial_weight
-        plays = step >= self.warmup and weight > 0
-        loss, figures = torch.zeros((), device=self.anchor.device), {}
-        if step % self.settings.anchor_every == 0 or not plays:
-            loss, found = self.anchor.loss(step, part)
-            figures = {**found, "anchor": loss.detach()}
-        if plays:
-            game = self.adversarial_loss(step, part)
-            loss = loss + weight * game
-            figures["adversarial"] = game.detach()
-        return loss, figures
+        return self.anchored(step, part, step >= self.warmup, self.adversarial_loss)
 
     def adversarial_loss(self, step: int, part: int) -> Tensor:
         """What the student minimises against the discriminator."""
@@ -151,7 +127,7 @@ class RefineTask:
             real, fake = self.sides(step, part, step)
             return generator_move(self.opponent, self.objective, real, fake, self.settings.matching)
         _, prefix = self._texts(step, part)
-        if gradient in ("selected", "resampled"):
+        if gradient == "selected":
             return self._likelihood_of_chosen(prefix)
         written = self._write(prefix)
         picked, mask = token_log_probabilities(self.anchor.generator, prefix, written)
@@ -196,28 +172,6 @@ class RefineTask:
         moves = 1 + self.settings.discriminator_steps
         return self.anchor.tokens() + moves * self.settings.rollouts * self.settings.length
 
-    def windows_per_pass(self) -> int:
-        """Windows in one pass over the training split."""
-        return self.anchor.windows_per_pass()
-
-    def validate(self) -> Mapping[str, float]:
-        """LM score, reverse-LM score and held-out NLL; their sum chooses the weights put to the referee.
-
-        A student that has collapsed, beside the one the training began with, scores infinity.
-        """
-        texts = self.referee.sample(self.model, self.seed)
-        judged = self.referee.judge(texts)
-        nll = self.anchor.validate()["score"]
-        signs, collapsed = self.watch.look(texts)
-        score = judged.lm_score + judged.reverse_lm_score + nll
-        collapsed = collapsed or not score < float("inf")
-        figures = {"nll": nll, **vars(judged), **signs, "collapsed": float(collapsed)}
-        return {"score": float("inf") if collapsed else score, **figures}
-
-    def save(self, directory: Path) -> None:
-        """Write the refined student's model directory."""
-        save_model(directory, self.model)
-
     def _texts(self, step: int, part: int) -> tuple[Tensor, Tensor]:
         """Real texts [R, prefix + length] cut from a step's rows, and their prefixes [R, prefix]."""
         batch = self.anchor.batch(step, part)
@@ -260,13 +214,13 @@ class RefineTask:
         return theirs.masked_fill(outside, 0.0), ours.masked_fill(outside, 0.0)
 
     def _likelihood_of_chosen(self, prefix: Tensor) -> Tensor:
-        """Negative log-likelihood of the candidate that the discriminator chooses for every prefix."""
+        """Negative log-likelihood of the candidate that the discriminator rates highest, of every prefix."""
         K, R = self.settings.candidates, len(prefix)
         many = prefix.repeat_interleave(K, 0)  # [R·K,P]
         texts = torch.cat([many, self._write(many)], dim=1)
         with torch.no_grad():
             logits = self._rate(texts).view(R, K)
-        chosen = texts.view(R, K, -1)[torch.arange(R), select(logits, self.settings.gradient)]
+        chosen = texts.view(R, K, -1)[torch.arange(R), logits.argmax(1)]
         written = chosen[:, self.prefix :]
         picked, mask = token_log_probabilities(self.anchor.generator, prefix, written)
         return policy_loss(picked, torch.ones_like(picked), mask)

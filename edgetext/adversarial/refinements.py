@@ -32,7 +32,16 @@ REFINEMENTS: Mapping[str, RefineSettings] = {
         RefineSettings("professor-forcing", "professor", "non-saturating", _LSTM),
         RefineSettings("selfgan", "selected", "non-saturating", candidates=4),
         RefineSettings(
-            "resampled", "resampled", "non-saturating", DiscriminatorConfig("lstm-cnn"), candidates=8
+            "resampled",
+            "resampled",
+            "non-saturating",
+            DiscriminatorConfig("lstm-cnn", 0, dropout=0.4),
+            rollouts=16,
+            candidates=8,
+            adversarial_weight=1.0,
+            anchor_every=0,
+            discriminator_rate=1.5e-3,
+            discriminator_warmup=1000,
         ),
         RefineSettings(
             "wgan-gp",
@@ -92,12 +101,13 @@ def describe(settings: RefineSettings) -> str:
         if settings.discriminator_steps > 1
         else ""
     )
+    every = settings.anchor_every
+    anchor = f"distillation loss every {every} step(s)" if every else "no distillation loss"
     return "\n".join(
         [
             f"{settings.name}: {GRADIENTS[settings.gradient]}",
             f"  discriminator  {', '.join([shape.kind, *extras, *([moves] if moves else [])])}",
-            f"  objective      {settings.objective}, weight {settings.adversarial_weight:g}; "
-            f"distillation loss every {settings.anchor_every} step(s)",
+            f"  objective      {settings.objective}, weight {settings.adversarial_weight:g}; {anchor}",
             f"  optimiser      {settings.optimizer}, {settings.schedule}, discriminator "
             f"{settings.discriminator_rate:g} (β1 {settings.beta1:g})",
         ]

@@ -50,12 +50,16 @@ class Rater:
     student: str
     """SHA-256 of the weights of the student it was trained against."""
 
-    @torch.no_grad()
     def __call__(self, texts: Sequence[Sequence[int]], ended: Sequence[bool]) -> NDArray[np.float64]:
         """Calibrated logits [N] of token sequences without their boundaries."""
         rows = pack(texts, ended, self.length, self.eos_id, self.pad_id)
-        logits = [self.network.eval()(part) for part in rows.split(256)]  # type: ignore[no-untyped-call]
-        return np.asarray(torch.cat(logits).double().numpy() * self.scale)
+        return np.asarray(self.logits(rows).double().numpy())
+
+    @torch.no_grad()
+    def logits(self, rows: Tensor) -> Tensor:
+        """Calibrated logits [N] of rows [N, length] as `pack` lays them."""
+        parts = [self.network.eval()(part) for part in rows.split(256)]  # type: ignore[no-untyped-call]
+        return torch.cat(parts).float() * self.scale
 
     def save(self, directory: Path) -> None:
         """Write the directory that `load_rater` reads."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from edgetext.errors import ConfigError
@@ -26,7 +26,7 @@ class DiscriminatorConfig:
     kind: Trunk = "cnn"
     """What reads the text: ``cnn``, ``lstm``, ``lstm-cnn`` or ``transformer``."""
     embedding: int = 64
-    """E, width of a token embedding."""
+    """E, width of a token embedding; 0: that of the student."""
     embeddings: int = 1
     """Embeddings of its own that a CNN reads side by side (RelGAN's multiple representations)."""
     hidden: int = 64
@@ -51,15 +51,21 @@ class DiscriminatorConfig:
             raise ConfigError(
                 f"discriminator minibatch {self.minibatch!r} is unknown; use {', '.join(get_args(Minibatch))}"
             )
-        for name in ("embedding", "embeddings", "hidden", "layers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"discriminator {name} is {getattr(self, name)}; it must be at least 1")
+        for name, least in (("embedding", 0), ("embeddings", 1), ("hidden", 1), ("layers", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"discriminator {name} is {getattr(self, name)}; it must be at least {least}"
+                )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"discriminator dropout is {self.dropout}; it must be in [0, 1)")
         if self.kind != "cnn" and self.embeddings > 1:
             raise ConfigError(f"several embeddings are a cnn's; a {self.kind} discriminator has one")
         if self.kind == "transformer" and self.hidden % HEADS:
             raise ConfigError(f"a transformer discriminator's hidden must be a multiple of {HEADS}")
+
+    def against(self, student_embedding: int) -> DiscriminatorConfig:
+        """Return the shape against a student whose token embedding has this width."""
+        return replace(self, embedding=self.embedding or student_embedding)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DiscriminatorConfig:
@@ -93,7 +99,7 @@ GRADIENTS: Mapping[str, str] = {
     "soft": "distributions of teacher and student on real text, no sampling",
     "professor": "hidden states on real and on own text (professor forcing, Lamb et al. 2016)",
     "selected": "likelihood of the own text that the discriminator rates highest (SelfGAN, 2021)",
-    "resampled": "likelihood of own text drawn in proportion to exp(logit) (residual EBM, 2020)",
+    "resampled": "likelihood of own text weighted by exp(logit) of a trained discriminator (residual EBM)",
 }
 """Ways from the discriminator to the student."""
 OBJECTIVE_NAMES = ("minimax", "non-saturating", "hinge", "relativistic", "wgan-gp")
@@ -118,12 +124,13 @@ class RefineSettings:
     rollouts: int = 48
     """Most texts on each side of the discriminator, cut from the windows of one step (or part of one)."""
     candidates: int = 4
-    """Texts per prefix that ``selected`` and ``resampled`` choose from; completions per token of
-    ``reinforce-rollouts``."""
+    """Texts that ``selected`` chooses from and ``resampled`` weighs against each other; completions per token
+    of ``reinforce-rollouts``."""
     adversarial_weight: float = 0.1
     """Weight of the adversarial loss beside the distillation loss."""
     anchor_every: int = 1
-    """The distillation loss is part of every so many steps of the student (MLE/KD interleaving)."""
+    """The distillation loss is part of every so many steps of the student (MLE/KD interleaving); 0: of none.
+    ``resampled`` keeps near the distilled student by itself."""
     matching: float = 0.0
     """Share of feature matching in the student's adversarial loss."""
     r1: float = 0.0
@@ -137,7 +144,8 @@ class RefineSettings:
     discriminator_steps: int = 1
     """Moves of the discriminator for each of the student's."""
     discriminator_warmup: int = 20
-    """First steps in which the adversarial loss does not yet reach the student; a fifth of them at most."""
+    """First steps in which the adversarial loss does not yet reach the student; a fifth of them at most.
+    ``resampled``: most steps of the discriminator's own training, before the first of the student's."""
     optimizer: OptimizerKind = "adamw"
     """Of both players: ``adamw``, ``adam`` (no decay) or ``lookahead`` (around AdamW)."""
     beta1: float = 0.5
@@ -162,7 +170,7 @@ class RefineSettings:
         ):
             if value not in known:
                 raise ConfigError(f"refine {what} {value!r} is unknown; use one of {', '.join(known)}")
-        for name, least in (("candidates", 1), ("anchor_every", 1), ("discriminator_steps", 1)):
+        for name, least in (("candidates", 1), ("anchor_every", 0), ("discriminator_steps", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"refine {name} is {getattr(self, name)}; it must be at least {least}")
         if not (0 <= self.matching <= 1 and self.r1 >= 0 and 0 <= self.discount <= 1):
@@ -176,6 +184,10 @@ class RefineSettings:
 
     def _check_pairs(self) -> None:
         kind, likelihood = self.discriminator.kind, ("selected", "resampled")
+        if self.gradient == "resampled" and self.discriminator_warmup < 1:
+            raise ConfigError(
+                "resampled needs a discriminator that has been trained; set discriminator_warmup to its steps"
+            )
         if self.gradient == "reinforce-dense" and kind not in ("lstm", "transformer"):
             raise ConfigError(
                 f"reinforce-dense rates every token by what came before it, which a {kind} discriminator "

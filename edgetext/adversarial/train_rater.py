@@ -1,4 +1,4 @@
-"""From a run to its discriminator, top to bottom."""
+"""From a run to a discriminator against its student, or one of its stages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from edgetext.adversarial.resample import CONFIG, Rater, RaterTask, load_rater
 from edgetext.adversarial.settings import MOST_PLACES, DiscriminatorConfig
@@ -20,9 +21,9 @@ from edgetext.distill.stage import STAGE_FILE
 from edgetext.errors import CheckpointError, ConfigError
 from edgetext.training.data import open_stream
 from edgetext.training.loop import METRICS_FILE, Interrupted, step_seed, train
-from edgetext.training.processes import open_accelerator
+from edgetext.training.processes import arithmetic, by_main, open_accelerator
 from edgetext.training.resume import RESUME_FILE
-from edgetext.training.settings import LoopSettings
+from edgetext.training.settings import LoopSettings, Precision
 from edgetext_runtime.tokenizer import Tokenizer
 
 DIRECTORY = "discriminator"
@@ -57,34 +58,61 @@ def train_rater(
         raise ConfigError(f"--length is {length}, the student's context {student.config.context}; lower it")
     if directory.exists() and not (resume or force):
         raise ConfigError(f"{directory} exists already; go on with --resume, or replace it with --force")
-    embedding = student.config.embedding
-    config = DiscriminatorConfig(kind, embedding, hidden=hidden, dropout=dropout)  # type: ignore[arg-type]
-    tokenizer = Tokenizer.from_json((run / "tokenizer.json").read_bytes())
-    loop = LoopSettings(
+    config = DiscriminatorConfig(kind, student.config.embedding, hidden=hidden, dropout=dropout)  # type: ignore[arg-type]
+    loop = rater_loop(steps, batch_size, length, patience, seed)
+    task = rater_task(run, "student", config, loop, rate)
+    if force:  # not before the options are known to work
+        shutil.rmtree(directory, ignore_errors=True)
+    return rater_stage(directory, task, loop, open_accelerator("fp32"), say)
+
+
+def rater_loop(
+    steps: int, batch_size: int, length: int, patience: int, seed: int, precision: Precision = "fp32"
+) -> LoopSettings:
+    """Loop settings of a discriminator's training."""
+    return LoopSettings(
         steps=steps,
         batch_size=batch_size,
         sequence_length=length,
         warmup_steps=max(1, min(50, steps // 10)),
         validate_every=max(1, steps // 12),
         patience=patience,
-        precision="fp32",
+        precision=precision,
         seed=seed,
     )
-    torch.manual_seed(step_seed(seed, "discriminator-initialisation", 0))
-    task = RaterTask(
-        student,
-        file_sha256(run / "student" / MODEL_FILE),
+
+
+def rater_task(
+    run: Path, stage: str, config: DiscriminatorConfig, loop: LoopSettings, rate: float
+) -> RaterTask:
+    """Training of a discriminator against the model in RUN/`stage`, on the texts of the run."""
+    torch.manual_seed(step_seed(loop.seed, "discriminator-initialisation", 0))
+    return RaterTask(
+        load_model(run / stage),
+        file_sha256(run / stage / MODEL_FILE),
         config,
         open_stream(run / "data" / "train.npy"),
         open_stream(run / "data" / "valid.npy"),
-        length=length,
-        batch_size=batch_size,
+        length=loop.sequence_length,
+        batch_size=loop.batch_size,
         rate=rate,
-        suppressed=tokenizer.suppressed,
-        seed=seed,
+        suppressed=Tokenizer.from_json((run / "tokenizer.json").read_bytes()).suppressed,
+        seed=loop.seed,
     )
-    if force:  # not before the options are known to work
-        shutil.rmtree(directory, ignore_errors=True)
+
+
+def rater_stage(
+    directory: Path,
+    task: RaterTask,
+    loop: LoopSettings,
+    accelerator: Accelerator,
+    say: Callable[[str], object],
+    write: Callable[[str], object] | None = None,
+) -> dict[str, Any]:
+    """Train a discriminator unless `directory` holds it already; returns its record.
+
+    Raises CheckpointError if it holds another one, Interrupted after leaving a state that can be resumed.
+    """
     mark = fingerprint(task.settings(), asdict(loop))
     if (directory / STAGE_FILE).exists():
         record: dict[str, Any] = read_json(directory / STAGE_FILE)
@@ -94,12 +122,17 @@ def train_rater(
             )
         say(f"{directory}: done before, kept")
         return record
-    result = train(task, loop, directory, fingerprint=mark, accelerator=open_accelerator("fp32"))
+    with arithmetic(accelerator, exact=True):  # its logits are exponents
+        result = train(task, loop, directory, fingerprint=mark, accelerator=accelerator, write=write)
     best = _validation_at(directory / METRICS_FILE, result.best_step)
     scale = load_rater(directory).scale
-    record = {"fingerprint": mark, **asdict(result), **best, "scale": scale, "length": length}
-    write_json(directory / STAGE_FILE, record)
-    (directory / RESUME_FILE).unlink(missing_ok=True)
+    record = {"fingerprint": mark, **asdict(result), **best, "scale": scale, "length": loop.sequence_length}
+
+    def finish() -> None:
+        write_json(directory / STAGE_FILE, record)
+        (directory / RESUME_FILE).unlink(missing_ok=True)
+
+    by_main(accelerator, finish)
     if result.interrupted:
         raise Interrupted(f"stopped after {directory}")
     return record

@@ -64,6 +64,12 @@ if TYPE_CHECKING:
     metavar="SHAPE",
     help="Shape between teacher and student; again for a longer chain.",
 )
+@click.option(
+    "--from",
+    "start",
+    metavar="RUN",
+    help="Start from the distilled student of another run, with the options of that run.",
+)
 @click.option("--cache", metavar="DIR", help="Targets of `edgetext cache-targets` instead of a teacher.")
 @click.option("--student", default="lstm-student", metavar="SHAPE", help="Shape of the student.")
 @click.option("--budget-mb", type=float, metavar="MB", help="Largest student whose int8 bundle fits.")
@@ -147,17 +153,22 @@ def command(directory: Path | None, as_json: bool, resume: bool, force: bool, **
     edgetext distill --corpus dialogue.jsonl --column reply --student transformer-student
     edgetext distill --teacher runs/mine --student lstm-student-small --run runs/mine-small
     edgetext distill --teacher lstm-teacher --teacher lstm-teacher --recipe augmented
+    edgetext distill --from runs/mine --refinement resampled --run runs/mine-resampled
     """  # noqa: D301 - click's marker for lines to be left as they are
     import json
     import sys
 
     from edgetext.cli._config import distill_config
-    from edgetext.errors import EdgetextError
+    from edgetext.errors import ConfigError, EdgetextError
     from edgetext.evaluate.report import bundles, side_by_side
 
+    if directory is None and options["start"] is not None:
+        raise ConfigError("--from needs a directory for the new run; give --run DIR")
     run = directory or Path("runs") / _name(options["corpus"])
     if resume and (run / "config.json").is_file():
         options |= _as_started(run, options)
+    elif options["start"] is not None:
+        options |= {**_as_started(Path(options["start"]), options), "start": options["start"]}
     config = distill_config(options)
     _refuse_unused(config)
     try:

@@ -59,6 +59,7 @@ def command(
     Likelihoods on both splits; BLEU-2..5 and Self-BLEU-2..5 as the text-GAN papers take them; LM score and
     reverse-LM score; distinct-n; and what the options add. People's own texts are a row of the table, the
     only one where no model is given. Two or more temperatures draw the frontier and say who dominates whom.
+    Models whose paths differ in -seed0, -seed1 alone are trainings of one row.
 
     \b
     edgetext eval runs/my my.etx --corpus my.txt

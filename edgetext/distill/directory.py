@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,24 @@ FLAGS = {
     "test_source": "test-corpus",
     "teachers": "teacher",
     "assistants": "assistant",
+    "start": "from",
 }
 """Options whose flag is not their own name."""
 TABLES = {"recipe": "recipe", "refine": "refinement"}
 """Parts of a configuration that one option gives as a whole."""
+DISTILLED = "distilled"
+"""The stage that a student comes from."""
+TAKEN_OVER = ("corpus.json", "tokenizer.json", "budget.json", "data", "teacher*", "assistant*", DISTILLED)
+"""What a run that starts from another one has in common with it; the stage that is looked for stands last."""
+AFTER_DISTILLING = {
+    "refinement",
+    "refine_steps",
+    "refine_rate",
+    "quantized_steps",
+    "quantized_rate",
+    "frontier",
+}
+"""Options in which it may differ."""
 
 
 def open_run(config: DistillConfig, directory: Path, *, resume: bool, force: bool) -> None:
@@ -53,7 +67,8 @@ def open_run(config: DistillConfig, directory: Path, *, resume: bool, force: boo
                 f"--run"
             )
         else:
-            _check_same(read_json(marker), config, directory)
+            remedy = "give the same options to go on, or start again with --force"
+            _check_same(read_json(marker), config, directory, FREE_TO_CHANGE, remedy)
             for path in directory.rglob("*"):
                 if _is_partial(path):  # of a process that was killed while it wrote
                     path.unlink()
@@ -62,6 +77,53 @@ def open_run(config: DistillConfig, directory: Path, *, resume: bool, force: boo
         write_json(marker, {**config.to_dict(), "versions": _versions()})
     except OSError as error:
         raise CheckpointError(f"{directory} cannot be written to: {error}; choose another --run") from error
+
+
+def check_start(config: DistillConfig) -> None:
+    """Refuse to start from what is no run, has no distilled student, or was made with other options.
+
+    Raises CheckpointError.
+    """
+    if config.start is None:
+        return
+    source = Path(config.start)
+    if not (is_run(source) and (source / DISTILLED / "stage.json").is_file()):
+        raise CheckpointError(
+            f"--from {source} is not a run with a distilled student; give a directory that `edgetext "
+            f"distill` filled"
+        )
+    remedy = "a run that starts from it has the same student: leave the option out, or do without --from"
+    _check_same(
+        read_json(source / CONFIG_FILE), config, source, FREE_TO_CHANGE | AFTER_DISTILLING | {"start"}, remedy
+    )
+
+
+def take_over(source: Path, directory: Path) -> None:
+    """Put what another run made, up to its distilled student, into a run that starts from it.
+
+    Files are shared where the file system can (none of them is ever written to again), and copied elsewhere.
+    A run that was killed meanwhile goes on with what is missing.
+    """
+    if (directory / DISTILLED / "stage.json").is_file():
+        return
+    for pattern in TAKEN_OVER:
+        for found in sorted(source.glob(pattern)):
+            files = sorted(path for path in found.rglob("*") if path.is_file()) if found.is_dir() else [found]
+            for path in sorted(files, key=lambda path: path.name == "stage.json"):  # a stage is whole with it
+                place = directory / path.relative_to(source)
+                if not place.exists():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    _share(path, place)
+
+
+def _share(path: Path, place: Path) -> None:
+    """A second name for a file, or a copy of it; never a part."""
+    try:
+        place.hardlink_to(path)
+    except OSError:
+        partial = place.with_name(f".{place.name}{PARTIAL}")
+        shutil.copyfile(path, partial)
+        partial.replace(place)
 
 
 def discard_run(directory: Path, *, begun_now: bool) -> None:
@@ -125,7 +187,7 @@ def _check_not_inside(config: DistillConfig, directory: Path) -> None:
     given += [("--corpus", config.corpus.source)]
     held_out = (("--valid-corpus", config.corpus.valid_source), ("--test-corpus", config.corpus.test_source))
     given += [(flag, source) for flag, source in held_out if source is not None]
-    given += [("--cache", config.cache)] if config.cache else []
+    given += [(flag, v) for flag, v in (("--cache", config.cache), ("--from", config.start)) if v]
     for flag, value in given:
         source = Path(value)
         if source.exists() and source.resolve().is_relative_to(directory.resolve()):
@@ -134,21 +196,20 @@ def _check_not_inside(config: DistillConfig, directory: Path) -> None:
             )
 
 
-def _check_same(old: dict[str, Any], config: DistillConfig, directory: Path) -> None:
-    """Name the first option in which a resumed run differs from what was started."""
+def _check_same(
+    old: dict[str, Any], config: DistillConfig, directory: Path, free: Collection[str], remedy: str
+) -> None:
+    """Name the first option, of those that are not `free`, in which a run differs from what was started."""
     before = dict(_leaves(old))
     unrefined = config.refine_steps == before.get("refine_steps") == 0
     for name, value in _leaves(config.to_dict()):
         table = TABLES.get(name.partition(".")[0])
         option = table or name.rpartition(".")[2]
-        if option in FREE_TO_CHANGE or before.get(name) == value or (table == "refinement" and unrefined):
+        if option in free or before.get(name) == value or (table == "refinement" and unrefined):
             continue
         flag = FLAGS.get(option, option).replace("_", "-")
         was = f"another {table}" if table else f"{before.get(name)!r}, not {value!r}"
-        raise CheckpointError(
-            f"{directory} was started with --{flag} {was}; give the same options to go on, or start again "
-            f"with --force"
-        )
+        raise CheckpointError(f"{directory} was started with --{flag} {was}; {remedy}")
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,11 +9,22 @@ from typing import Any
 
 import torch
 
+from edgetext.adversarial.contest import Contest
 from edgetext.adversarial.refine import RefineTask
+from edgetext.adversarial.resample import load_rater
+from edgetext.adversarial.residual import ResidualTask
+from edgetext.adversarial.train_rater import rater_loop, rater_stage, rater_task
 from edgetext.checkpoint import MODEL_FILE, load_model, read_json, save_model, write_json
 from edgetext.config import DistillConfig
 from edgetext.corpus.sources import source_kind
-from edgetext.distill.directory import discard_run, file_sha256, open_run, stage_names
+from edgetext.distill.directory import (
+    check_start,
+    discard_run,
+    file_sha256,
+    open_run,
+    stage_names,
+    take_over,
+)
 from edgetext.distill.given import check_context, read_given
 from edgetext.distill.matching import copy_layers
 from edgetext.distill.objective import TeacherView, check_recipe
@@ -34,9 +45,13 @@ from edgetext.training.loop import step_seed
 from edgetext.training.processes import by_main, open_accelerator
 from edgetext.training.quantized import QuantizedGenerator
 
+OPPONENT = "opponent"
+"""Stage of the discriminator that the refinement `resampled` learns from."""
+OPPONENT_TEXTS = 64
+"""Texts of each side that it sees in a step."""
 BUDGET_FILE = "budget.json"
-REFEREE_SEEDS = tuple(range(1, 11))
-"""Sample sets on which the refined student is judged; none of them is looked at before."""
+VERDICT_SEEDS, VERDICT_TEXTS = tuple(range(1, 6)), 1000
+"""Sample sets, and texts of each, on which the refined student is judged; none is looked at before."""
 PLAIN_TEXT = {".txt", ".txt.gz", "stdin", "builtin"}
 """Kinds of sources that have no columns."""
 ANY_VOCABULARY = 1000
@@ -66,8 +81,12 @@ def distill(
         say = _silent
     config.loop(1).parts(accelerator.num_processes)  # refuses a batch that does not divide
     _check_inputs(config)
+    check_start(config)
     by_main(accelerator, lambda: open_run(config, directory, resume=resume, force=force))
     try:
+        if config.start is not None:
+            start = Path(config.start)
+            by_main(accelerator, lambda: take_over(start, directory))
         given = by_main(accelerator, lambda: read_given(config))
         work = Workspace(config, directory, given.tokenizer, accelerator, say, write)
         by_main(accelerator, lambda: check_cache(work))
@@ -203,14 +222,19 @@ def _refined(
     recipe = config.recipe.anchor()
     referee = Referee(work.train, work.valid, work.vocab_size, work.tokenizer.suppressed)
 
-    def build() -> RefineTask:
+    def build() -> Contest:
         start = load_model(work.directory / "distilled")
         written = _written(work, "distilled", recipe, teacher)
         steps, rate = config.refine_steps, config.refine_rate
         anchor = work.task("anchor", start, recipe, steps, rate, teacher, written)
+        seed = config.seed + 1000
+        if config.refine.gradient == "resampled":
+            return ResidualTask(anchor, config.refine, load_rater(work.directory / OPPONENT), referee, seed)
         torch.manual_seed(step_seed(config.seed, "discriminator-initialisation", 0))
-        return RefineTask(anchor, config.refine, config.refine_steps, referee, config.seed + 1000)
+        return RefineTask(anchor, config.refine, config.refine_steps, referee, seed)
 
+    if config.refine.gradient == "resampled":
+        _trained_opponent(work, student)
     refined, _ = work.stage(
         "refined",
         config.refine_steps,
@@ -221,6 +245,7 @@ def _refined(
             "student": mark,
         },
         build,
+        stops_early=False,  # its rate falls to the end, and the best state is kept in any case
     )
     work.say("refined: judging quality and diversity of fresh samples")
     windows = work.windows(work.valid, EVALUATION_TOKENS)
@@ -229,9 +254,23 @@ def _refined(
 
     def judge() -> Verdict:
         nll = likelihood(student, windows).nll, likelihood(refined, windows).nll
-        return compare(referee, student, refined, REFEREE_SEEDS, nll)
+        final = Referee(work.train, work.valid, work.vocab_size, work.tokenizer.suppressed, VERDICT_TEXTS)
+        return compare(final, student, refined, VERDICT_SEEDS, nll)
 
     return refined, by_main(work.accelerator, judge)
+
+
+def _trained_opponent(work: Workspace, student: GeneratorModel) -> None:
+    """Train a discriminator against the distilled student, which stands still."""
+    config, rules = work.config, work.config.refine
+    shape = rules.discriminator.against(student.config.embedding)
+    loop = rater_loop(
+        *(rules.discriminator_warmup, OPPONENT_TEXTS, rules.length, config.patience, config.seed),
+        config.precision,
+    )
+    task = rater_task(work.directory, "distilled", shape, loop, rules.discriminator_rate)
+    record = rater_stage(work.directory / OPPONENT, task, loop, work.accelerator, work.say, work.write)
+    work.say(f"{OPPONENT}: tells {record['told_apart']:.1%} of held-out pairs of texts apart")
 
 
 def _quantized(

@@ -33,11 +33,12 @@ def run_stage(
 ) -> tuple[GeneratorModel, dict[str, Any]]:
     """Train a stage unless `directory` holds it already; return the model (on the CPU) and its record.
 
-    `settings` is everything the result depends on beside `loop`. Raises CheckpointError if the directory
+    `settings` is everything the result depends on beside `loop`. A task that is ``exact`` is trained in
+    float32 whatever the accelerator's precision. Raises CheckpointError if the directory
     holds a finished stage made with others, Interrupted after leaving a state that can be resumed.
     """
     from edgetext.training.loop import Interrupted, train
-    from edgetext.training.processes import by_main
+    from edgetext.training.processes import arithmetic, by_main
     from edgetext.training.resume import RESUME_FILE
 
     left_out = {"checkpoint_every", "accumulation", "shard"}  # of these, only `parts` changes the result
@@ -60,7 +61,8 @@ def run_stage(
         f"{directory.name}: {loop.steps} steps of {loop.batch_size} windows, {task.tokens():,} tokens, "
         f"{passes:.1f} passes over the training split"
     )
-    result = train(task, loop, directory, fingerprint=mark, accelerator=accelerator, write=write)
+    with arithmetic(accelerator, exact=getattr(task, "exact", False)):
+        result = train(task, loop, directory, fingerprint=mark, accelerator=accelerator, write=write)
     record = {"fingerprint": mark, **asdict(result)}
 
     def finish() -> None:

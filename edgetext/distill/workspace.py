@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,16 @@ class Workspace:
         return kind(rows, config.sequence_length, config.batch_size, config.seed)
 
     def stage(
-        self, name: str, steps: int, settings: dict[str, Any], build: Callable[[], Any]
+        self,
+        name: str,
+        steps: int,
+        settings: dict[str, Any],
+        build: Callable[[], Any],
+        *,
+        stops_early: bool = True,
     ) -> tuple[GeneratorModel, dict[str, Any]]:
-        """Train or find one stage of this run."""
+        """Train or find one stage of this run; `stops_early` where the configured patience says so."""
+        loop = self.config.loop(steps)
         data = {"corpus": self.corpus.sha256, "tokenizer": self.corpus.tokenizer["sha256"]}
         everything = {
             **settings,
@@ -90,7 +98,7 @@ class Workspace:
         return run_stage(
             self.directory / name,
             everything,
-            self.config.loop(steps),
+            loop if stops_early else replace(loop, patience=0),
             build,
             self.accelerator,
             self.say,

@@ -8,6 +8,7 @@ side: beyond the coldest or hottest temperature nothing was measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,19 +56,36 @@ def frontier(sweep: Sweep, grid: Floats) -> Floats:
     return best
 
 
+def matched_gains(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> tuple[Floats, Floats]:
+    """Second score of theirs minus ours where the first is the same: grid [X] and gains [seeds,X].
+
+    The grid spans what all sweeps of both reach. Where the two do not meet it is one point, the lowest first
+    score that both reach: there the model with lower ones may be as good as anywhere on its sweep. Empty
+    where a sweep has no finite score.
+    """
+    reached = [[x for x, y in sweep if math.isfinite(x + y)] for sweep in (*ours, *theirs)]
+    if not all(reached):
+        return np.empty(0), np.empty((len(ours), 0))
+    low, high = max(map(min, reached)), min(map(max, reached))
+    grid = np.linspace(low, high, GRID) if high > low else np.array([low])
+    pairs = zip(ours, theirs, strict=False)
+    return grid, np.array([frontier(their, grid) - frontier(our, grid) for our, their in pairs])
+
+
+def standard_error(values: Floats) -> Floats:
+    """Standard error of the mean over the first axis; 0 for a single value."""
+    if len(values) < 2:
+        return np.zeros(values.shape[1:])
+    return np.asarray(values.std(0, ddof=1) / len(values) ** 0.5)
+
+
 def compare_sweeps(name: str, ours: Sequence[Sweep], other: str, theirs: Sequence[Sweep]) -> Dominance:
     """Compare two models by their sweeps, one per seed, the same seeds for both."""
-    low = max(min(x for x, _ in sweep) for sweep in (*ours, *theirs))
-    high = min(max(x for x, _ in sweep) for sweep in (*ours, *theirs))
-    if not (np.isfinite(low) and np.isfinite(high)) or high < low:
-        line = f"{name} cannot be compared with {other}: their reverse-LM scores do not meet"
+    grid, gains = matched_gains(ours, theirs)
+    if not len(grid):
+        line = f"{name} cannot be compared with {other}: a sweep has no finite score"
         return Dominance("cannot be compared with", line, (), (), ())
-    grid = np.linspace(low, high, GRID)
-    gains = np.array(
-        [frontier(theirs[i], grid) - frontier(ours[i], grid) for i in range(min(len(ours), len(theirs)))]
-    )
-    mean = gains.mean(0)
-    error = gains.std(0, ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.zeros(GRID)
+    mean, error = gains.mean(0), standard_error(gains)
     better, worse = mean > BEYOND_NOISE * error + 1e-9, mean < -BEYOND_NOISE * error - 1e-9
     if better.any() and not worse.any():
         verdict, where = "dominates", better
@@ -76,8 +94,14 @@ def compare_sweeps(name: str, ours: Sequence[Sweep], other: str, theirs: Sequenc
     elif better.any():
         verdict, where = "crosses", better
     else:
-        verdict, where = "equals", np.zeros(GRID, bool)
-    line = f"{name} {verdict} {other}: {_figures(grid, mean, error, where, len(gains))}"
+        verdict, where = "equals", np.zeros(len(grid), bool)
+    swapped = [[[(y, x) for x, y in sweep] for sweep in sweeps] for sweeps in (ours, theirs)]
+    diversity = matched_gains(*swapped)[1].mean(1)
+    change, spread = -float(diversity.mean()), float(standard_error(diversity))
+    line = (
+        f"{name} {verdict} {other}: {_figures(grid, mean, error, where, len(gains))}; at the same LM scores "
+        f"its reverse-LM score is {abs(change):.3f} ± {spread:.3f} {'higher' if change > 0 else 'lower'}"
+    )
     return Dominance(verdict, line, tuple(grid.tolist()), tuple(mean.tolist()), tuple(error.tolist()))
 
 
@@ -92,7 +116,7 @@ def compare_all(sweeps: Mapping[str, Sequence[Sweep]]) -> list[Dominance]:
 
 
 def _figures(grid: Floats, mean: Floats, error: Floats, where: NDArray[np.bool_], seeds: int) -> str:
-    at = int(np.argmax(np.abs(mean)))
+    at = int(np.argmax(np.where(where, np.abs(mean), -1) if where.any() else np.abs(mean)))
     spread = f" ± {error[at]:.3f}" if seeds > 1 else ""
     span = f"reverse-LM {grid[0]:.3f} to {grid[-1]:.3f}"
     share = f"beyond the noise on {100 * where.mean():.0f} % of it, " if where.any() else ""

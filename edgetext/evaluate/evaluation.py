@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from edgetext_runtime.options import ChooseBy
 
 PEOPLE = "people"
 FORMAT = "edgetext-evaluation-1"
+Point = tuple[float, float]
+_SEED = re.compile(r"-seed\d+(?=[/.,]|$)")
 
 
 @dataclass(frozen=True)
@@ -107,37 +110,57 @@ def evaluate(
         {"model": PEOPLE, "temperature": None, "figures": judge.judge(judge.people(), people=True)}
     ]
     sweeps: dict[str, list[Sweep]] = {}
-    for model in candidates:
-        likelihoods = _likelihoods(model, teacher, real, settings)
-        points: list[list[tuple[float, float]]] = [[] for _ in range(settings.seeds)]
+    groups = by_seed(candidates)
+    for name, members in groups.items():
+        likelihoods = _likelihoods(members, teacher, real, settings)
+        points: list[list[Point]] = [[] for _ in range(len(members) * settings.seeds)]
         for temperature in sorted(settings.temperatures):
-            say(f"{model.name}: temperature {temperature:g}")
-            sets = [model.sample(settings.samples, temperature, 1 + i) for i in range(settings.seeds)]
+            say(f"{name}: temperature {temperature:g}")
+            sets = [
+                member.sample(settings.samples, temperature, 1 + number)
+                for member in members
+                for number in range(settings.seeds)
+            ]
             figures = judge.judge(sets)
             if not figures:
-                say(f"{model.name}: temperature {temperature:g} gives too few texts with words to judge")
-            rows.append(
-                {"model": model.name, "temperature": temperature, "figures": {**likelihoods, **figures}}
-            )
+                say(f"{name}: temperature {temperature:g} gives too few texts with words to judge")
+            rows.append({"model": name, "temperature": temperature, "figures": {**likelihoods, **figures}})
             if len(settings.temperatures) > 1:
-                for number, texts in enumerate(sets):
-                    points[number].append(judge.score(texts))
+                for sweep, texts in zip(points, sets, strict=True):
+                    sweep.append(judge.score(texts))
         if len(settings.temperatures) > 1:
-            sweeps[model.name] = list(points)
+            sweeps[name] = _by_training(points, settings.seeds) if len(members) > 1 else list(points)
     _add_human_distance(rows)
     return {
         "format": FORMAT,
         "label": "measured",
         "machine": {"processor": processor(), "cores": os.cpu_count()},
-        "protocol": _protocol(corpus, settings, real, judge),
+        "protocol": {
+            **_protocol(corpus, settings, real, judge),
+            "trainings": {name: len(members) for name, members in groups.items()},
+        },
         "rows": [{**row, "figures": {k: asdict(v) for k, v in row["figures"].items()}} for row in rows],
         "sweeps": sweeps,
         "dominance": [asdict(found) for found in compare_all(sweeps)],
     }
 
 
+def by_seed(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    """Put trainings that differ in their seed alone together: in `-seedN`, as sweeps name their runs."""
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault(_SEED.sub("", candidate.name), []).append(candidate)
+    return {(name if len(group) > 1 else group[0].name): group for name, group in groups.items()}
+
+
+def _by_training(points: Sequence[Sequence[Point]], sets: int) -> list[Sweep]:
+    """One sweep per training: the mean over its sample sets, so that the spread is that of trainings."""
+    means = np.array(points).reshape(len(points) // sets, sets, -1, 2).mean(1)
+    return [[(float(x), float(y)) for x, y in sweep] for sweep in means]
+
+
 def _likelihoods(
-    model: Candidate, teacher: Candidate | None, real: RealText, settings: EvaluationSettings
+    members: Sequence[Candidate], teacher: Candidate | None, real: RealText, settings: EvaluationSettings
 ) -> dict[str, Estimate]:
     """Nats per token and per character on both splits, and closeness to the teacher on the test split."""
     figures: dict[str, Estimate] = {}
@@ -145,24 +168,26 @@ def _likelihoods(
         return figures
     for split, documents in (("train", real.train_documents), ("test", real.test_documents)):
         chosen = spread(documents, settings.documents)
-        nats = [document_nll(model, document) for document in chosen]
-        figures[f"nll_{split}"] = estimate([items(nats)])
+        nats = [[document_nll(model, document) for document in chosen] for model in members]
+        figures[f"nll_{split}"] = estimate([items(rows) for rows in nats])
         figures[f"perplexity_{split}"] = _exponential(figures[f"nll_{split}"])
         characters = np.array([len(document) + 1.0 for document in chosen])
         figures[f"nll_per_character_{split}"] = estimate(
-            [Items(np.array([n.sum() for n in nats]), characters)]
+            [Items(np.array([n.sum() for n in rows]), characters) for rows in nats]
         )
     if teacher is not None:
-        tokens, same, kl = likeness(model, teacher, spread(real.test_documents, settings.documents))
-        figures["agreement"] = estimate([Items(same, tokens)])
-        figures["kl_teacher"] = estimate([Items(kl, tokens)])
+        chosen = spread(real.test_documents, settings.documents)
+        compared = [likeness(model, teacher, chosen) for model in members]
+        figures["agreement"] = estimate([Items(same, tokens) for tokens, same, _ in compared])
+        figures["kl_teacher"] = estimate([Items(kl, tokens) for tokens, _, kl in compared])
     return figures
 
 
 def _exponential(value: Estimate) -> Estimate:
     """Perplexity of a mean in nats, its interval with it."""
-    low, high = (None if bound is None else math.exp(bound) for bound in (value.low, value.high))
-    return Estimate(math.exp(value.mean), low, high)
+    with np.errstate(over="ignore"):  # infinite for a model that gives a text no chance
+        low, high = (None if bound is None else float(np.exp(bound)) for bound in (value.low, value.high))
+        return Estimate(float(np.exp(value.mean)), low, high)
 
 
 def _add_human_distance(rows: Sequence[Mapping[str, Any]]) -> None:

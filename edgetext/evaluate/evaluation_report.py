@@ -67,8 +67,10 @@ def tables(record: Mapping[str, Any], width: int | None = None) -> list[tuple[st
 def notes(record: Mapping[str, Any]) -> list[str]:
     """How the figures were got, and who dominates whom."""
     p = record["protocol"]
+    trainings = sorted(set(p.get("trainings", {}).values()) - {1})
+    each = f" and training (of {' or '.join(map(str, trainings))} seeds)" if trainings else ""
     lines = [
-        f"{p['seeds']} set{'s' * (p['seeds'] > 1)} of {p['samples']:,} texts per row; BLEU against all "
+        f"{p['seeds']} set{'s' * (p['seeds'] > 1)} of {p['samples']:,} texts per row{each}; BLEU against all "
         f"{p['references']:,} test documents, Self-BLEU against the other {p['samples'] - 1:,} texts of the "
         f"set, both means over {min(p['scored'], p['samples']):,} texts (smoothing method 1); ± half of the "
         f"95 % bootstrap interval over texts.",

@@ -2,8 +2,8 @@
 
 Quality is the *LM score*: how likely generated texts are under an n-gram model of real text. Diversity is the
 *reverse-LM score*: how likely held-out real texts are under an n-gram model of generated ones. Both are nats
-per token, lower is better; one temperature trades one for the other, so only whole sweeps, or wins on both at
-once, mean anything (Caccia et al. 2020, "Language GANs Falling Short").
+per token, lower is better; temperature trades one for the other, so one is compared where the other is the
+same, over whole sweeps (Caccia et al. 2020, "Language GANs Falling Short").
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetext.evaluate.dominance import Sweep, matched_gains, standard_error
 from edgetext.evaluate.kneser_ney import KneserNey
 from edgetext.models.base import GeneratorModel, sample_tokens
 
@@ -25,8 +26,10 @@ SAMPLE_LENGTH = 48
 FEW_DOCUMENTS = 32
 """With fewer, pieces of documents stand in for beginnings of documents."""
 BEYOND_NOISE = 2.8
-"""Standard errors by which a score must fall to count: an equal model is then accepted in about 2 % of cases
-at ten seeds (two scores, one-sided t with nine degrees of freedom)."""
+"""Standard errors that a gain must have to count: an equal model is then accepted in about 2 % of cases at
+five seeds (one-sided t with four degrees of freedom)."""
+VERDICT_SWEEP = (0.7, 0.85, 1.0, 1.15)
+"""Temperatures at which two models are compared."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,15 @@ class Verdict:
     """Whether a challenger may replace the incumbent, and the figures behind it."""
 
     accepted: bool
-    """True: better on quality or diversity beyond the noise, and worse on neither."""
+    """True: more diverse at the same quality, beyond the noise, and nowhere less."""
     reason: str
     """One sentence for the report."""
-    incumbent: tuple[Judgement, ...]
-    """The incumbent's sets, one per seed."""
-    challenger: tuple[Judgement, ...]
-    """The challenger's sets, same seeds."""
+    temperatures: tuple[float, ...]
+    """Of the sweeps."""
+    incumbent: tuple[tuple[Judgement, ...], ...]
+    """The incumbent's sweeps: by seed, then temperature."""
+    challenger: tuple[tuple[Judgement, ...], ...]
+    """The challenger's sweeps, same seeds."""
 
 
 def compare(
@@ -124,34 +129,44 @@ def compare(
     nll: tuple[float, float],
     nll_tolerance: float = 0.01,
 ) -> Verdict:
-    """Judge two models on fresh samples, same seeds, temperature 1.
+    """Judge two models on fresh samples over a sweep of temperatures, same seeds.
 
-    The challenger is accepted when, over the seeds, at least one of the two scores is lower by more than
-    `BEYOND_NOISE` standard errors of the paired difference, neither is higher by more than one, and its
-    held-out NLL (`nll` = incumbent's, challenger's; nats per token) has not risen by more than
-    `nll_tolerance`.
+    The challenger is accepted when its reverse-LM score at the same LM score, the mean over what both sweeps
+    reach, is lower by more than `BEYOND_NOISE` standard errors over the seeds, nowhere on it higher by as
+    many, and its held-out NLL (`nll` = incumbent's, challenger's; nats per token) has not risen by more than
+    `nll_tolerance`. At least two seeds. Diversity is compared at matched quality, and not the other way,
+    because warm sweeps are flat in diversity: noise there would swamp a comparison of quality.
     """
-    old = tuple(referee.judge(referee.sample(incumbent, seed)) for seed in seeds)
-    new = tuple(referee.judge(referee.sample(challenger, seed)) for seed in seeds)
-    quality = _paired([a.lm_score for a in old], [b.lm_score for b in new])
-    diversity = _paired([a.reverse_lm_score for a in old], [b.reverse_lm_score for b in new])
+    old, new = (
+        tuple(
+            tuple(referee.judge(referee.sample(model, seed, temperature)) for temperature in VERDICT_SWEEP)
+            for seed in seeds
+        )
+        for model in (incumbent, challenger)
+    )
+    grid, gains = matched_gains([_points(sweep) for sweep in new], [_points(sweep) for sweep in old])
     rise = nll[1] - nll[0]
-    if not all(math.isfinite(x) for x in (*quality, *diversity, rise)):
-        return Verdict(False, "kept the distilled weights: a score is not finite", old, new)
+    kept = "kept the distilled weights: "
+    scores = [score for sweep in new for point in sweep for score in vars(point).values()]
+    if not all(map(math.isfinite, (*scores, rise))) or not len(grid):
+        return Verdict(False, f"{kept}a score is not finite", VERDICT_SWEEP, old, new)
+    by_seed = gains.mean(1)
+    gain, error = float(by_seed.mean()), float(standard_error(by_seed))
+    lost = gains.mean(0) < -BEYOND_NOISE * standard_error(gains) - 1e-9
+    span = f"LM scores ({grid[0]:.2f} to {grid[-1]:.2f})" if len(grid) > 1 else "LM score"
     words = (
-        f"LM score {quality[0]:+.3f} ± {quality[1]:.3f}, reverse-LM score {diversity[0]:+.3f} ± "
-        f"{diversity[1]:.3f}, held-out NLL {rise:+.4f} (nats per token, lower is better)"
+        f"reverse-LM score {-gain:+.3f} ± {error:.3f} at the same {span}, held-out NLL {rise:+.4f} (nats per "
+        f"token, lower is better)"
     )
     if rise > nll_tolerance:
-        return Verdict(False, f"kept the distilled weights: held-out likelihood fell; {words}", old, new)
-    if any(change > error for change, error in (quality, diversity)):
-        return Verdict(False, f"kept the distilled weights: quality or diversity fell; {words}", old, new)
-    if not any(change < -BEYOND_NOISE * error for change, error in (quality, diversity)):
-        return Verdict(False, f"kept the distilled weights: no gain beyond the noise; {words}", old, new)
-    return Verdict(True, f"took the refined weights: {words}", old, new)
+        return Verdict(False, f"{kept}held-out likelihood fell; {words}", VERDICT_SWEEP, old, new)
+    if lost.any():
+        return Verdict(False, f"{kept}worse at some quality; {words}", VERDICT_SWEEP, old, new)
+    if gain <= BEYOND_NOISE * error + 1e-9:
+        return Verdict(False, f"{kept}no gain beyond the noise; {words}", VERDICT_SWEEP, old, new)
+    return Verdict(True, f"took the refined weights: {words}", VERDICT_SWEEP, old, new)
 
 
-def _paired(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
-    """Mean of the differences new - old, and its standard error; at least two pairs."""
-    differences = np.subtract(new, old)
-    return float(differences.mean()), float(differences.std(ddof=1) / len(differences) ** 0.5)
+def _points(sweep: Sequence[Judgement]) -> Sweep:
+    """A sweep as points whose second score is compared where the first is the same."""
+    return [(point.lm_score, point.reverse_lm_score) for point in sweep]

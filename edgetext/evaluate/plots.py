@@ -45,7 +45,7 @@ def plot_losses(directory: Path, path: Path) -> bool:
     else:
         _say(left, "no validation was recorded")
     finish_axes(right, "Refinement: discriminator", "step", f"share told apart, mean of {SMOOTHING} steps")
-    _draw_game(right, stages.get("refined", []))
+    _draw_game(right, _metrics(directory / "opponent" / "metrics.jsonl") or stages.get("refined", []))
     canvas.savefig(path)
     return True
 

@@ -199,7 +199,8 @@ def _refinement(result: dict[str, Any]) -> str:
         return "Left out in this run."
     return (
         f"The referee {verdict['reason']}. Changes are refined minus distilled, mean over "
-        f"{len(verdict['incumbent'])} sample sets ± standard error, temperature 1, on the validation split."
+        f"{len(verdict['incumbent'])} sweeps of {len(verdict['temperatures'])} temperatures ± standard "
+        f"error, on the validation split."
     )
 
 

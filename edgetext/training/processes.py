@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
+from accelerate.utils import (
+    AutocastKwargs,
+    DistributedDataParallelKwargs,
+    broadcast_object_list,
+    gather_object,
+)
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -75,6 +80,18 @@ def expected_warnings() -> Iterator[None]:
         # A Transformer's keys and values are views; nothing here writes into them.
         warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module .* returned a view tensor")
         yield
+
+
+@contextmanager
+def arithmetic(accelerator: Accelerator, *, exact: bool) -> Iterator[None]:
+    """Prepare and run modules in float32 where `exact`, else in the accelerator's own precision."""
+    before = accelerator.autocast_handler
+    if exact:
+        accelerator.autocast_handler = AutocastKwargs(enabled=False)
+    try:
+        yield
+    finally:
+        accelerator.autocast_handler = before
 
 
 def is_main() -> bool:
