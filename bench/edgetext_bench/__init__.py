@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgetext_bench.measure import bench
+    from edgetext_bench.plots import plot_latency
     from edgetext_bench.record import Record, Settings
-    from edgetext_bench.report import markdown_table, plot_latency
+    from edgetext_bench.report import markdown_table
 
 __all__ = ["Record", "Settings", "bench", "markdown_table", "plot_latency"]
 
@@ -22,7 +23,7 @@ _HOMES = {
     "Settings": "record",
     "bench": "measure",
     "markdown_table": "report",
-    "plot_latency": "report",
+    "plot_latency": "plots",
 }
 
 

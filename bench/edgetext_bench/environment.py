@@ -9,6 +9,8 @@ import importlib.metadata
 import os
 import platform
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +55,12 @@ class Environment:
     """Highest frequency of the first processor, in MHz."""
     memory_bytes: int | None
     """Physical memory, in bytes."""
+    memory_limit_bytes: int | None
+    """What a control group allows of it; None if unlimited or unknown."""
+    caches: Mapping[str, int]
+    """Bytes of the first processor's caches: ``L1d``, ``L2``, ``L3``; empty if unknown."""
+    temperature_c: float | None
+    """Highest temperature that a sensor gave before the measurement, in °C."""
     load_average: float | None
     """Load of the last minute before the measurement: above about 0.2 something else was running."""
     system: str
@@ -69,7 +77,7 @@ class Environment:
 
 def read_environment() -> Environment:
     """Describe this machine and this interpreter."""
-    cpuinfo = _text("/proc/cpuinfo") or ""
+    cpuinfo = read_text("/proc/cpuinfo") or ""
     onnxruntime = (_version(name) for name in ("onnxruntime", "onnxruntime-gpu"))
     return Environment(
         cpu=_cpu_model(cpuinfo),
@@ -78,9 +86,12 @@ def read_environment() -> Environment:
         cores=os.cpu_count() or 1,
         usable_cores=usable_cores(),
         cpu_quota=_cpu_quota(),
-        governor=_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        governor=read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         max_mhz=_max_mhz(),
         memory_bytes=_memory_bytes(),
+        memory_limit_bytes=_memory_limit(),
+        caches=_caches(),
+        temperature_c=temperature_c(),
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         system=f"{platform.system()} {platform.release().partition('-')[0]}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
@@ -114,19 +125,21 @@ def parse_cgroup_quota(cpu_max: str) -> float | None:
 
 def _cpu_model(cpuinfo: str) -> str:
     named = re.search(r"^(?:model name|Model|Hardware|cpu model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    board = _text("/sys/firmware/devicetree/base/model")
+    board = read_text("/sys/firmware/devicetree/base/model")
     return (named.group(1) if named else board or platform.processor() or "unknown").strip("\0 ")
 
 
 def _cpu_quota() -> float | None:
-    limit = _text("/sys/fs/cgroup/cpu.max")
+    limit = read_text("/sys/fs/cgroup/cpu.max")
     if limit is None:  # version 1 of control groups
-        limit = " ".join(_text(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
+        limit = " ".join(
+            read_text(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") or "" for name in ("quota", "period")
+        )
     return parse_cgroup_quota(limit)
 
 
 def _max_mhz() -> float | None:
-    kilohertz = _text("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
+    kilohertz = read_text("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
     return int(kilohertz) / 1000 if kilohertz and kilohertz.isdigit() else None
 
 
@@ -137,7 +150,53 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def _text(path: str) -> str | None:
+def _memory_limit() -> int | None:
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = read_text(path)
+        if limit and limit.isdigit() and int(limit) < (_memory_bytes() or 0):  # version 1 has no "max"
+            return int(limit)
+    return None
+
+
+def _caches() -> dict[str, int]:
+    found = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = (read_text(folder / name) for name in ("level", "type", "size"))
+        if level and kind in ("Data", "Unified") and size and size.endswith("K") and size[:-1].isdigit():
+            found[f"L{level}{'d' if kind == 'Data' else ''}"] = int(size[:-1]) * 1024
+    return found
+
+
+def temperature_c() -> float | None:
+    """The highest temperature that any sensor gives now, in °C; None where there is none."""
+    texts = [read_text(path) for path in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
+    degrees = [int(text) / 1000 for text in texts if text and text.lstrip("-").isdigit()]
+    return max((value for value in degrees if 0 < value < 150), default=None)  # some report nonsense
+
+
+def frequency_mhz() -> float | None:
+    """The mean frequency of the processors now, in MHz; None where it is not known."""
+    files = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    texts = [read_text(path) for path in files]
+    kilohertz = [int(text) for text in texts if text and text.isdigit()]
+    return sum(kilohertz) / len(kilohertz) / 1000 if kilohertz else None
+
+
+def throttle_events() -> int | None:
+    """How often the processors have slowed down for heat so far (x86's counters, a Raspberry Pi's flags)."""
+    counts = [
+        int(text)
+        for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
+        if (text := read_text(path)) and text.isdigit()
+    ]
+    with suppress(ValueError):
+        flags = read_text("/sys/devices/platform/soc/soc:firmware/get_throttled")
+        counts += [(int(flags, 16) & 0b1110).bit_count()] if flags else []
+    return sum(counts) if counts else None
+
+
+def read_text(path: str | Path) -> str | None:
+    """A small file of the system, stripped; None where it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

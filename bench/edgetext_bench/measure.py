@@ -1,47 +1,50 @@
-"""Measures bundles: one process per bundle and thread count, all taking turns.
+"""Measures bundles: a fresh process for every bundle, thread count and round, all taking turns.
 
-Turns matter: a machine that slows down half-way slows everyone, so that ratios hold although absolutes drift.
+Turns matter: a machine that slows down half-way slows everyone, so that ratios hold although absolutes
+drift. Fresh processes matter too: where its memory lies makes a process a few per cent faster or slower for
+all its life, and an interval over rounds of one process would not know.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
-from time import perf_counter
-from typing import IO, Any, cast
+from typing import Any
 
-import edgetext_runtime.errors
 from edgetext_bench.environment import read_environment
-from edgetext_bench.record import BundleInfo, Record, Round, Run, Settings, Start, build
+from edgetext_bench.limits import Limits
+from edgetext_bench.process import PROBE, WORKER, MeasuringProcess
+from edgetext_bench.record import BundleInfo, Record, Round, Run, Settings, Start, Sustained, build
+from edgetext_bench.work import cache_bytes_per_token, work_per_token
 from edgetext_runtime.bundle import read_bundle
-from edgetext_runtime.errors import EdgetextError, InputError
+from edgetext_runtime.errors import InputError
 from edgetext_runtime.manifest import parse_json_object
 
 Progress = Callable[[str], None]
+_SPLIT_STEPS = 200
 
 
 def bench(
     paths: Sequence[str | Path],
     settings: Settings | None = None,
     *,
+    limits: Limits | None = None,
     progress: Progress | None = None,
     command: str | None = None,
+    on: str = "here",
 ) -> Record:
     """Measure bundles on this machine.
 
     Args:
         paths: bundles (.etx files or unpacked folders); give the fp32 one as well to see what int8 is worth.
         settings: how to measure; default: ``Settings()``.
+        limits: what the measured processes may use; default: everything.
         progress: called with a line of text at every stage.
         command: what to note as the way the record was made; default: a call of this function.
+        on: what to note as the kind of machine.
 
     Raises:
         BundleError: a path is not a bundle.
@@ -50,42 +53,51 @@ def bench(
     """
     settings = settings or Settings()
     say = progress or (lambda _: None)
-    if not paths:
-        raise InputError("paths: no bundle given; make one with `edgetext export`")
     files = [Path(path) for path in paths]
-    bundles = tuple(describe_bundle(path) for path in files)
-    if len({bundle.sha256 for bundle in bundles}) != len(bundles):
-        raise InputError("paths: the same bundle is given twice; give each once")
+    bundles = describe_bundles(files)
     environment = read_environment()
     cases = [
-        _Case(number, path, threads, _job(path, threads, settings))
-        for threads in settings.threads
+        _Case(number, path, threads, provider, settings)
+        for provider in settings.providers
+        for threads in (settings.threads if provider != "cuda" else (1,))
         for number, path in enumerate(files)
     ]
-    for repeat in range(settings.repeats):
-        say(f"fresh processes {repeat + 1}/{settings.repeats}")
-        for case in _in_turn(cases, repeat):
-            case.starts.append(_fresh_start(case.job))
     with ExitStack() as stack:
-        for case in cases:
-            say(f"warm-up: {case.path.name}, {case.threads} {'thread' if case.threads == 1 else 'threads'}")
-            case.process = stack.enter_context(closing(_Process(case.job)))
-            case.prompts = case.process.ask("describe")
-            _warm_up(case, settings)
+        probes = {
+            threads: stack.enter_context(closing(_probe(threads, limits)))
+            for threads in sorted({case.threads for case in cases})
+        }
         for repeat in range(settings.repeats):
             say(f"round {repeat + 1}/{settings.repeats}")
-            for case in _in_turn(cases, repeat):
-                seed = settings.seed + repeat * settings.tokens
-                case.rounds.append(build(Round, case.process.ask("round", tokens=settings.tokens, seed=seed)))
-        runs = tuple(_finished(case) for case in cases)
+            _one_round(_in_turn(cases, repeat), settings, repeat, limits, probes)
+    for case in cases:
+        say(f"{case.path.name}, {case.provider}, threads {case.threads}: where a step's time goes")
+        _finish(case, settings, limits)
     return Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command or f"edgetext_bench.bench({[path.name for path in files]}, {settings})",
         settings=settings,
         environment=environment,
         bundles=bundles,
-        runs=runs,
+        runs=tuple(_run(case, settings) for case in cases),
+        label="measured" if limits is None else "limited",
+        on=on,
     )
+
+
+def describe_bundles(files: Sequence[Path]) -> tuple[BundleInfo, ...]:
+    """Read what bundles say about themselves.
+
+    Raises:
+        BundleError: a path is not a bundle.
+        InputError: no paths, or the same bundle twice.
+    """
+    if not files:
+        raise InputError("paths: no bundle given; make one with `edgetext export`")
+    bundles = tuple(describe_bundle(path) for path in files)
+    if len({bundle.sha256 for bundle in bundles}) != len(bundles):
+        raise InputError("paths: the same bundle is given twice; give each once")
+    return bundles
 
 
 def describe_bundle(path: Path) -> BundleInfo:
@@ -112,73 +124,6 @@ def describe_bundle(path: Path) -> BundleInfo:
     )
 
 
-class _Process:
-    """A worker process that has given its first token and waits to be asked, one thing at a time."""
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        self._name = Path(job["path"]).name
-        # Not a pipe: nobody reads while the process works, and a full pipe would block it.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        begin = perf_counter()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgetext_bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            text=True,
-            encoding="utf-8",
-        )
-        self._input, self._output = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
-        try:
-            self._send(job)
-            self.answer()
-        except BaseException:
-            self.close()
-            raise
-        self.first_token_s = perf_counter() - begin
-        """Start of the process → its first token."""
-
-    def ask(self, do: str, **parameters: Any) -> dict[str, Any]:
-        """Send a request and wait for its answer."""
-        self._send({"do": do, **parameters})
-        return self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        """Wait for an answer; turn a failure over there into an error here."""
-        line = self._output.readline()
-        if not line:
-            raise EdgetextError(self._last_words())
-        content: dict[str, Any] = json.loads(line)
-        if "error" in content:
-            kind = getattr(edgetext_runtime.errors, content["error"], EdgetextError)
-            raise kind(f"{self._name}: {content['message']}")
-        return content
-
-    def close(self) -> None:
-        """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.communicate()
-        self._stderr.close()
-
-    def _send(self, content: dict[str, Any]) -> None:
-        try:
-            self._input.write(json.dumps(content) + "\n")
-            self._input.flush()
-        except BrokenPipeError:
-            raise EdgetextError(self._last_words()) from None
-
-    def _last_words(self) -> str:
-        self._process.wait()
-        self._stderr.seek(0)
-        stderr = self._stderr.read().decode(errors="replace")
-        code = self._process.returncode
-        reason = (
-            f"signal {-code} (4: illegal instruction, 9: out of memory)" if code < 0 else f"exit code {code}"
-        )
-        words = "\n".join(stderr.strip().splitlines()[-5:])
-        return f"{self._name}: the measuring process ended with {reason}\n{words}".strip()
-
-
 @dataclass
 class _Case:
     """One bundle at one thread count, while it is being measured."""
@@ -186,46 +131,115 @@ class _Case:
     bundle: int
     path: Path
     threads: int
-    job: dict[str, Any]
+    provider: str
+    settings: Settings
     starts: list[Start] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
-    prompts: dict[str, Any] = field(default_factory=dict)
-    warmup_rounds: int = 0
-    converged: bool = False
-    process: _Process = field(init=False)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Of the last process: prompts, session, depths and batches; of all: the most memory."""
+    weight_bytes: int = 0
+    cache_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        bundle = read_bundle(self.path)
+        manifest = bundle.manifest
+        self.weight_bytes = work_per_token(bundle.members["model.onnx"], manifest.vocab_size).weight_bytes
+        self.cache_bytes = cache_bytes_per_token(manifest)
+
+    @property
+    def working_set(self) -> int:
+        """Bytes that a token reads, on average over a round."""
+        return self.weight_bytes + self.cache_bytes * self.settings.tokens // 2
+
+    def start(self, limits: Limits | None) -> MeasuringProcess:
+        """A process that has given its first token."""
+        settings = self.settings
+        job = {
+            "path": str(self.path.resolve()),
+            "threads": self.threads,
+            "provider": self.provider,
+            "prompt": settings.prompt,
+            "prompt_lengths": settings.prompt_lengths,
+            "sampling": {
+                "temperature": settings.temperature,
+                "top_k": settings.top_k,
+                "top_p": settings.top_p,
+                "min_p": 0.0,
+            },
+        }
+        cores = first_cores(self.threads) if settings.pin else None
+        return MeasuringProcess(WORKER, job, self.path.name, limits, cores)
 
 
-def _job(path: Path, threads: int, settings: Settings) -> dict[str, Any]:
-    return {
-        "path": str(path.resolve()),
-        "threads": threads,
-        "prompt": settings.prompt,
-        "long_prompt_tokens": settings.long_prompt_tokens,
-        "sampling": {
-            "temperature": settings.temperature,
-            "top_k": settings.top_k,
-            "top_p": settings.top_p,
-            "min_p": 0.0,
-        },
-    }
+def first_cores(count: int) -> tuple[int, ...]:
+    """The first logical processors this process may run on.
+
+    Raises:
+        InputError: if there are fewer, or this system cannot pin.
+    """
+    import os
+
+    if not hasattr(os, "sched_getaffinity"):
+        raise InputError("pin needs Linux; leave out --pin")
+    cores = sorted(os.sched_getaffinity(0))
+    if count > len(cores):
+        raise InputError(f"pin: {count} threads, but {len(cores)} usable processors; lower --threads")
+    return tuple(cores[:count])
 
 
-def _fresh_start(job: dict[str, Any]) -> Start:
-    with closing(_Process(job)) as process:
-        load_s = process.ask("describe")["load_s"]
-        return Start(process.first_token_s, load_s, process.ask("reload")["reload_s"])
+def _probe(threads: int, limits: Limits | None) -> MeasuringProcess:
+    return MeasuringProcess(PROBE, {"threads": threads}, "probe", limits)
 
 
-def _warm_up(case: _Case, settings: Settings) -> None:
-    """Decode until two rounds in a row agree (caches, clocks and the allocator have settled), or give up."""
-    before = None
-    for case.warmup_rounds in range(1, settings.warmup_rounds + 1):
-        answer = case.process.ask("round", tokens=settings.tokens, seed=settings.seed)
-        now = median(answer["step_ns"])
-        if before is not None and abs(now - before) <= settings.warmup_tolerance * before:
-            case.converged = True
-            return
-        before = now
+def _one_round(
+    cases: Sequence[_Case],
+    settings: Settings,
+    repeat: int,
+    limits: Limits | None,
+    probes: dict[int, MeasuringProcess],
+) -> None:
+    """Start all in turn, then measure all in turn, the machine itself before each."""
+    with ExitStack() as stack:
+        started = []
+        for case in cases:
+            process = stack.enter_context(closing(case.start(limits)))
+            described = process.ask("describe")
+            case.starts.append(
+                Start(process.first_answer_s, described.pop("load_s"), process.ask("reload")["reload_s"])
+            )
+            case.facts |= described
+            started.append((case, process))
+        for case, process in started:
+            warm = process.ask(
+                "settle",
+                tokens=settings.tokens,
+                seed=settings.seed + repeat,
+                most=settings.warmup_rounds,
+                tolerance=settings.warmup_tolerance,
+            )
+            machine = probes[case.threads].ask("measure", sizes=[case.working_set])
+            seed = settings.seed + repeat
+            samples = process.ask("round", tokens=settings.tokens, seed=seed)
+            for name, value in process.ask("memory").items():  # before batches, which need more
+                case.facts[name] = _most(case.facts.get(name), value)
+            sweep = process.ask("sweep", depths=settings.depths, batches=settings.batches, seed=seed)
+            case.facts |= {name: sweep.pop(name) for name in ("depths", "batches")}
+            (read_bps,) = machine.pop("read_bps")
+            more = {"read_bps": read_bps, "warmup_rounds": warm["rounds"], "converged": warm["converged"]}
+            case.rounds.append(build(Round, {**samples, **sweep, **machine, **more}))
+
+
+def _most(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else max(one, other)
+
+
+def _finish(case: _Case, settings: Settings, limits: Limits | None) -> None:
+    """What needs a process of its own at the end: the profile and the sustained window."""
+    with closing(case.start(limits)) as process:
+        if settings.sustained_s:
+            window = process.ask("sustain", seconds=settings.sustained_s, seed=settings.seed)
+            case.facts["sustained"] = build(Sustained, window)
+        case.facts |= process.ask("split", steps=_SPLIT_STEPS)
 
 
 def _in_turn(cases: Sequence[_Case], repeat: int) -> list[_Case]:
@@ -234,15 +248,15 @@ def _in_turn(cases: Sequence[_Case], repeat: int) -> list[_Case]:
     return [*cases[start:], *cases[:start]]
 
 
-def _finished(case: _Case) -> Run:
-    return Run(
-        bundle=case.bundle,
-        threads=case.threads,
-        short_prompt_tokens=case.prompts["short_prompt_tokens"],
-        long_prompt_tokens=case.prompts["long_prompt_tokens"],
-        warmup_rounds=case.warmup_rounds,
-        converged=case.converged,
-        peak_rss_bytes=case.process.ask("finish")["peak_rss_bytes"],
-        starts=tuple(case.starts),
-        rounds=tuple(case.rounds),
-    )
+def _run(case: _Case, settings: Settings) -> Run:
+    document = {
+        "bundle": case.bundle,
+        "threads": case.threads,
+        "provider": case.provider,
+        "weight_bytes": case.weight_bytes,
+        "cache_bytes": case.cache_bytes,
+        "starts": tuple(case.starts),
+        "rounds": tuple(case.rounds),
+        "sustained": None,
+    }
+    return build(Run, {**document, **case.facts})

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetext_bench.script import parser, run
+from edgetext_bench.work import without_sampling
 from edgetext_runtime import Generator, SamplingParams
 from edgetext_runtime.errors import InputError
 
@@ -41,15 +42,19 @@ Bare = tuple[Callable[[], None], Callable[[], None], NDArray[np.int64], NDArray[
 """Two bindings to be run in turns, and the buffers of the token and the uniform number."""
 
 
-def bare_calls(generator: Generator, sampling: SamplingParams) -> Bare:
-    """The bare graph: an onnxruntime session and two bindings that hand the state to and fro."""
+def bare_calls(generator: Generator, sampling: SamplingParams, *, sample: bool = True) -> Bare:
+    """The bare graph: an onnxruntime session and two bindings that hand the state to and fro.
+
+    Without ``sample`` it ends at the logits, so that what sampling takes is the difference.
+    """
     import onnxruntime as ort
 
     manifest, params = generator.manifest, sampling.resolve(generator.manifest.vocab_size)
     options = ort.SessionOptions()
     options.intra_op_num_threads = generator.session.threads
     options.enable_mem_pattern = False
-    model = generator.bundle.members["model.onnx"]
+    whole = generator.bundle.members["model.onnx"]
+    model = whole if sample else without_sampling(whole)
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     inputs: dict[str, NDArray[Any]] = {
         "tokens": np.zeros((1, 1), np.int64),
@@ -80,7 +85,8 @@ def bare_calls(generator: Generator, sampling: SamplingParams) -> Bare:
         for entry, before, after in zip(manifest.state, past, present, strict=True):
             binding.bind_ortvalue_input(entry.input, before)
             binding.bind_ortvalue_output(entry.output, after)
-        binding.bind_ortvalue_output("next_token", token)
+        if sample:
+            binding.bind_ortvalue_output("next_token", token)
         calls.append(partial(session.run_with_iobinding, binding))
     if manifest.has_cache:  # in the middle of the context, as a text is on average
         inputs["past_length"][0] = _middle(generator)

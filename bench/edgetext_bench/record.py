@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from edgetext_bench.environment import Environment
@@ -15,9 +15,15 @@ from edgetext_runtime.errors import InputError
 from edgetext_runtime.sampling import SamplingParams
 from edgetext_runtime.session import MOST_THREADS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+LABELS = ("measured", "limited", "emulated", "modelled")
+"""How figures are got: on this hardware; on it, with less of it; on another instruction set under emulation
+(tokens and instruction counts, no times); from bytes and operations over stated rates (a bound with an
+interval)."""
 FEWEST_SAMPLES = 100
 """A 99th percentile of fewer latencies than this is the maximum by another name."""
+MOST_BATCH = 256
+MOST_SUSTAINED_S = 86_400
 
 _Data = TypeVar("_Data")
 
@@ -37,9 +43,19 @@ class Settings:
     repeats: int = 5
     """Rounds; and fresh processes for the start-up times."""
     prompt: str = "Once upon a time"
-    """The short prompt; the long one is made of its repetitions."""
-    long_prompt_tokens: int = 64
-    """Most tokens of the long prompt, if the short one is shorter; at most half of the context."""
+    """The prompt; longer ones are made of its repetitions."""
+    prompt_lengths: tuple[int, ...] = (16, 64, 256)
+    """Tokens of longer prompts, made of repetitions; each at most half of the context."""
+    depths: tuple[int, ...] = (64, 256)
+    """Tokens before the steps whose time is taken there; those that do not fit the context are left out."""
+    batches: tuple[int, ...] = (1, 2, 4, 8)
+    """Sequences that take a step together."""
+    sustained_s: float = 0.0
+    """Seconds of decoding without a pause after the rounds; 0 is none."""
+    providers: tuple[str, ...] = ("cpu",)
+    """Where to run: ``"cpu"``, ``"cuda"`` or ``"numpy"``; threads are for the first and the last only."""
+    pin: bool = False
+    """Whether a process is held to the first as many processors as it has threads."""
     temperature: float = 0.8
     """Sampling temperature."""
     top_k: int = 40
@@ -55,7 +71,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every setting."""
-        counts = [*self.threads, self.tokens, self.repeats, self.long_prompt_tokens, self.warmup_rounds]
+        sizes = [*self.prompt_lengths, *self.depths, *self.batches]
+        counts = [*self.threads, *sizes, self.tokens, self.repeats, self.warmup_rounds]
         if any(isinstance(count, bool) or not isinstance(count, int) for count in counts):
             raise InputError(f"threads, tokens, repeats and other counts must be integers, got {counts}")
         if not self.threads or not all(1 <= count <= MOST_THREADS for count in self.threads):
@@ -72,8 +89,17 @@ class Settings:
                 f"tokens is {self.tokens} and repeats is {self.repeats}: a 99th percentile needs at least "
                 f"{FEWEST_SAMPLES} tokens in all; raise --tokens or --repeats"
             )
-        if self.long_prompt_tokens < 1 or self.warmup_rounds < 1:
-            raise InputError("long_prompt_tokens and warmup_rounds must be 1 or more")
+        if min([*sizes, self.warmup_rounds]) < 1 or max([0, *self.batches]) > MOST_BATCH:
+            raise InputError(
+                "prompt_lengths, depths, batches and warmup_rounds must be 1 or more, and batches at most "
+                f"{MOST_BATCH} (--prompt-lengths 16,64 --depths 64,256 --batches 1,8)"
+            )
+        if not 0 <= self.sustained_s <= MOST_SUSTAINED_S:
+            raise InputError(
+                f"sustained_s is {self.sustained_s}; allowed are 0 to {MOST_SUSTAINED_S} (--sustained 60)"
+            )
+        if not self.providers or not set(self.providers) <= {"cpu", "cuda", "numpy"}:
+            raise InputError(f"providers are {self.providers}; allowed are cpu, cuda and numpy")
         SamplingParams(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
 
@@ -121,10 +147,8 @@ class Start:
 class Round:
     """One round of decoding in a warm process; all times as read, nothing removed."""
 
-    ttft_short_s: tuple[float, ...]
-    """Call of ``Generator.stream`` → first piece of text, short prompt."""
-    ttft_long_s: tuple[float, ...]
-    """The same, long prompt."""
+    ttft_s: tuple[tuple[float, ...], ...]
+    """Call of ``Generator.stream`` → first piece of text, for every prompt of ``Run.prompts``."""
     stream_ns: tuple[int, ...]
     """Time between successive pieces of ``Generator.stream``; text, UTF-8 and stop handling included."""
     stream_tokens: int
@@ -133,6 +157,42 @@ class Round:
     """Time from the first piece to the end, over all generations of the round."""
     step_ns: tuple[int, ...]
     """Time per token of the session alone: forward pass and sampling, ids in and out."""
+    tokenise_ns: tuple[int, ...] = ()
+    """Time to encode the longest prompt."""
+    depth_ns: tuple[tuple[int, ...], ...] = ()
+    """Time of steps after so many tokens, for every depth of ``Run.depths``."""
+    batch_ns: tuple[tuple[int, ...], ...] = ()
+    """Time of steps of so many sequences at once, for every batch of ``Run.batches``."""
+    pace_ns: tuple[int, ...] = ()
+    """Time of a fixed piece of work that has nothing to do with the bundle (:func:`roofline.pace`)."""
+    read_bps: float | None = None
+    """Bytes per second at which this machine reads as many bytes as a token of this bundle needs."""
+    warmup_rounds: int = 0
+    """Stretches of steps until two in a row agreed; every round has a process of its own."""
+    converged: bool = True
+    """Whether the last two of them agreed."""
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """Decoding without a pause; lists have one entry for every second."""
+
+    end_s: tuple[float, ...]
+    """End of the window, from the start."""
+    tokens: tuple[int, ...]
+    """Steps in it."""
+    p50_ns: tuple[float, ...]
+    """Median time of a step."""
+    temperature_c: tuple[float | None, ...]
+    """Hottest sensor at its end."""
+    mhz: tuple[float | None, ...]
+    """Mean clock of the processors at its end."""
+    throttle_events: int | None
+    """How often processors slowed down for heat meanwhile; None where the system does not count."""
+    joules: float | None
+    """Energy of package or board meanwhile; None where it cannot be read."""
+    energy_source: str | None
+    """Where the energy was read."""
 
 
 @dataclass(frozen=True)
@@ -143,20 +203,81 @@ class Run:
     """Index in ``Record.bundles``."""
     threads: int
     """Threads inside an operator."""
-    short_prompt_tokens: int
-    """Tokens of the short prompt."""
-    long_prompt_tokens: int
-    """Tokens of the long prompt."""
-    warmup_rounds: int
-    """Rounds it took to settle."""
-    converged: bool
-    """Whether the last two of them agreed."""
+    prompts: tuple[int, ...]
+    """Tokens of every prompt, the given one first."""
     peak_rss_bytes: int | None
-    """Highest resident memory of a process that loads the bundle and runs all rounds."""
+    """Highest resident memory of a process that loads the bundle and writes single texts."""
     starts: tuple[Start, ...]
     """Fresh processes, one per repeat."""
     rounds: tuple[Round, ...]
-    """Rounds, one per repeat; round i of all runs lies close together in time."""
+    """Rounds, one per repeat and process; round i of all runs lies close together in time."""
+    provider: str = "cpu"
+    """Where it ran, by the name given."""
+    session: Mapping[str, Any] = field(default_factory=dict)
+    """What it ran with: full name of the provider, threads, spinning, onnxruntime's build; the GPU's name."""
+    pss_bytes: int | None = None
+    """Resident memory at the end, shared pages counted by their share."""
+    weight_bytes: int | None = None
+    """Bytes of weights that a token reads."""
+    cache_bytes: int = 0
+    """Bytes of KV cache that a token adds, and each later one reads."""
+    depths: tuple[int, ...] = ()
+    """Tokens before the steps of ``Round.depth_ns``."""
+    batches: tuple[int, ...] = ()
+    """Sequences of the steps of ``Round.batch_ns``."""
+    bare_ns: tuple[int, ...] = ()
+    """Time of the bare graph per step, on buffers bound once."""
+    forward_ns: tuple[int, ...] = ()
+    """The same of the graph without the operators that sample, in turns with it."""
+    sustained: Sustained | None = None
+    """The sustained window, if asked for."""
+
+    @property
+    def converged(self) -> bool:
+        """Whether every process had settled before it was measured."""
+        return all(r.converged for r in self.rounds)
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """One bundle on another instruction set under emulation: what it gives, and no time."""
+
+    bundle: int
+    """Index in ``Record.bundles``."""
+    cpu: str
+    """The emulated processor, by the emulator's name."""
+    provider: str
+    """What ran the graph."""
+    golden_cases: int
+    """Golden cases replayed."""
+    golden_failed: tuple[int, ...]
+    """Those that gave other tokens."""
+    instructions_load: int | None
+    """Guest instructions until the first token, interpreter and imports included; None where not counted."""
+    instructions_per_token: float | None
+    """Guest instructions per further token."""
+    versions: Mapping[str, str]
+    """What ran there: machine, Python, numpy, onnxruntime, emulator."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One bundle on a class of devices, by the model of :mod:`edgetext_bench.modelled`."""
+
+    bundle: int
+    """Index in ``Record.bundles``."""
+    device: str
+    """Name of the class."""
+    threads: int
+    """Threads inside an operator."""
+    us_per_token: float
+    """Time per token of the session alone."""
+    low: float
+    """The interval's lower end."""
+    high: float
+    """The interval's upper end."""
+    measured_us: float | None = None
+    """What was measured, where the device is this machine."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +297,14 @@ class Record:
     runs: tuple[Run, ...]
     """The samples."""
     label: str = "measured"
-    """How the numbers were got: on this hardware, with nothing limited, emulated or modelled."""
+    """How ``runs`` were got: one of ``LABELS``. Emulations and estimates carry their own name."""
+    on: str = "here"
+    """The kind of target, without the names of hosts: ``here``, ``limited:…``, ``ssh``, ``adb``,
+    ``emulated:…``."""
+    emulations: tuple[Emulation, ...] = ()
+    """What other instruction sets gave under emulation."""
+    estimates: tuple[Estimate, ...] = ()
+    """What other devices are expected to take."""
     format_version: int = FORMAT_VERSION
     """Version of this layout."""
 
@@ -198,11 +326,14 @@ class Record:
             version = document["format_version"]
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"not a bench record: {error!r}; make one with `edgetext bench … -o`") from error
-        if version != FORMAT_VERSION:
+        if version not in (1, FORMAT_VERSION):
             raise InputError(
-                f"bench record of format {version}, this reads {FORMAT_VERSION}: pip install -U edgetext"
+                f"bench record of format {version}, this reads 1 and {FORMAT_VERSION}: "
+                "pip install -U edgetext"
             )
         try:
+            if version == 1:
+                document = upgraded(document)
             return cls(
                 created=document["created"],
                 command=document["command"],
@@ -211,6 +342,9 @@ class Record:
                 bundles=tuple(build(BundleInfo, entry) for entry in document["bundles"]),
                 runs=tuple(_run(entry) for entry in document["runs"]),
                 label=document["label"],
+                on=document["on"],
+                emulations=tuple(build(Emulation, entry) for entry in document["emulations"]),
+                estimates=tuple(build(Estimate, entry) for entry in document["estimates"]),
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise InputError(f"bench record is damaged: {error!r}; measure again") from error
@@ -219,7 +353,37 @@ class Record:
 def _run(document: Mapping[str, Any]) -> Run:
     starts = tuple(build(Start, entry) for entry in document["starts"])
     rounds = tuple(build(Round, entry) for entry in document["rounds"])
-    return build(Run, {**document, "starts": starts, "rounds": rounds})
+    window = document["sustained"] and build(Sustained, document["sustained"])
+    return build(Run, {**document, "starts": starts, "rounds": rounds, "sustained": window})
+
+
+def upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of format 1 as one of format 2: what it did not measure is None or empty."""
+    unknown: dict[str, Any] = {"memory_limit_bytes": None, "caches": {}, "temperature_c": None}
+    settings = dict(document["settings"])
+    settings["prompt_lengths"] = [settings.pop("long_prompt_tokens")]
+    none = {"depths": [], "batches": [], "sustained_s": 0.0, "providers": ["cpu"], "pin": False}
+    blank = {f.name: f.default for f in fields(Run) if f.default is not MISSING} | {"session": {}}
+    return {
+        **document,
+        "settings": {**settings, **none},
+        "environment": {**document["environment"], **unknown},
+        "runs": [{**blank, **_upgraded_run(run)} for run in document["runs"]],
+        "on": "here",
+        "emulations": [],
+        "estimates": [],
+    }
+
+
+def _upgraded_run(document: Mapping[str, Any]) -> dict[str, Any]:
+    run = dict(document)
+    warm = {name: run.pop(name) for name in ("warmup_rounds", "converged")}
+    blank = {f.name: f.default for f in fields(Round) if f.default is not MISSING}
+    run["prompts"] = [run.pop("short_prompt_tokens"), run.pop("long_prompt_tokens")]
+    rounds = [dict(entry) for entry in run["rounds"]]
+    for entry in rounds:
+        entry["ttft_s"] = [entry.pop("ttft_short_s"), entry.pop("ttft_long_s")]
+    return {**run, "rounds": [{**blank, **entry, **warm} for entry in rounds]}
 
 
 def build(kind: type[_Data], document: Mapping[str, Any]) -> _Data:
@@ -227,4 +391,8 @@ def build(kind: type[_Data], document: Mapping[str, Any]) -> _Data:
     expected = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     if set(document) != expected:
         raise KeyError(f"{kind.__name__}: {sorted(set(document) ^ expected)}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in document.items()})
+    return kind(**{name: _tuples(value) for name, value in document.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -68,7 +68,7 @@ def commands() -> list[str]:
 def parse_commands(help_text: str) -> list[str]:
     """Return the names in the "Commands:" section of a click help text."""
     _, _, section = help_text.partition("\nCommands:\n")
-    return re.findall(r"^ {2}([a-z][a-z0-9-]*)\b", section, re.MULTILINE)
+    return re.findall(r"^ {2}([a-z][a-z0-9-]*(?: [a-z]+)?)(?: {2}|$)", section, re.MULTILINE)
 
 
 def measure_startup(repeats: int = 7) -> list[Startup]:
@@ -84,7 +84,7 @@ def measure_startup(repeats: int = 7) -> list[Startup]:
         NOTHING: [sys.executable, "-c", "pass"],
         "import edgetext": [sys.executable, "-c", "import edgetext"],
         "edgetext --help": [*PROGRAM, "--help"],
-        **{f"edgetext {name} --help": [*PROGRAM, name, "--help"] for name in commands()},
+        **{f"edgetext {name} --help": [*PROGRAM, *name.split(), "--help"] for name in commands()},
     }
     samples: dict[str, list[float]] = {name: [] for name in lines}
     for number in range(repeats + 1):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from itertools import pairwise
+from statistics import median
 from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -26,56 +27,74 @@ class Worker:
     """One loaded bundle.
 
     Args:
-        job: ``path``, ``threads``, ``prompt``, ``long_prompt_tokens`` and ``sampling``, as keywords of
-            ``Generator.stream``.
+        job: ``path``, ``threads``, ``provider``, ``prompt``, ``prompt_lengths``, and ``sampling``, as
+        keywords
+            of ``Generator.stream``.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
-        from edgetext_runtime import Generator
 
         self.job = job
         begin = perf_counter()
-        self.generator: Generator = Generator.load(job["path"], threads=job["threads"])
+        self.generator: Generator = self._load()
         self.load_s = perf_counter() - begin
-        self.prompt: str = job["prompt"]
-        for _ in self.generator.stream(self.prompt, max_new_tokens=1, seed=0, **job["sampling"]):
+        for _ in self.generator.stream(job["prompt"], max_new_tokens=1, seed=0, **job["sampling"]):
             break
-        self.long_prompt = ""
+        self.prompts: list[str] = [job["prompt"]]
+
+    def _load(self) -> Generator:
+        from edgetext_runtime import Generator
+
+        job = self.job
+        return Generator.load(job["path"], threads=job["threads"], provider=job["provider"])
 
     def describe(self) -> dict[str, Any]:
-        """Return what is known after the first token, and make the long prompt.
+        """Return what is known after the first token, and make the longer prompts.
 
         Raises:
             InputError: the prompt fills the model's context.
         """
+        from edgetext_bench.sweeps import session_facts
         from edgetext_runtime.errors import InputError
 
         tokenizer, context = self.generator.tokenizer, self.generator.manifest.context_length
-        wanted = min(self.job["long_prompt_tokens"], (context or sys.maxsize) // 2)
-        short = len(tokenizer.encode(self.prompt))
-        further = len(tokenizer.encode(f"{self.prompt} {self.prompt}")) - short
-        self.long_prompt = " ".join([self.prompt] * (1 + max(0, wanted - short) // max(1, further)))
-        long = len(tokenizer.encode(self.long_prompt))
-        if context and short + _ROOM > context:
+        prompt = self.job["prompt"]
+        counts = [len(tokenizer.encode(prompt))]
+        if context and counts[0] + _ROOM > context:
             raise InputError(
-                f"prompt has {short} tokens, which leaves nothing to decode in the model's context of "
+                f"prompt has {counts[0]} tokens, which leaves nothing to decode in the model's context of "
                 f"{context}; shorten it (--prompt)"
             )
-        return {"load_s": self.load_s, "short_prompt_tokens": short, "long_prompt_tokens": long}
+        further = max(1, len(tokenizer.encode(f"{prompt} {prompt}")) - counts[0])
+        for wanted in self.job["prompt_lengths"]:
+            most = min(wanted, (context or sys.maxsize) // 2)
+            text = " ".join([prompt] * (1 + max(0, most - counts[0]) // further))
+            if (count := len(tokenizer.encode(text))) not in counts:
+                self.prompts.append(text)
+                counts.append(count)
+        return {"load_s": self.load_s, "prompts": counts, "session": session_facts(self.generator)}
 
     def reload(self) -> dict[str, Any]:
         """Load the bundle once more, now that everything is imported."""
-        from edgetext_runtime import Generator
-
         begin = perf_counter()
-        Generator.load(self.job["path"], threads=self.job["threads"])
+        self._load()
         return {"reload_s": perf_counter() - begin}
+
+    def settle(self, tokens: int, seed: int, most: int, tolerance: float) -> dict[str, Any]:
+        """Decode until two stretches in a row agree (caches, clocks, allocator have settled), or give up."""
+        self._stream(tokens, seed)
+        before, rounds, agreed = None, 0, False
+        while rounds < most and not agreed:
+            now, rounds = median(self._steps(tokens, seed)), rounds + 1
+            agreed = before is not None and abs(now - before) <= tolerance * before
+            before = now
+        return {"rounds": rounds, "converged": agreed}
 
     def round(self, tokens: int, seed: int) -> dict[str, Any]:
         """Measure first tokens, then a stretch of the stream, then a stretch of the session alone."""
         return {
-            "ttft_short_s": [self._first_piece(self.prompt, seed + i) for i in range(PROBES)],
-            "ttft_long_s": [self._first_piece(self.long_prompt, seed + i) for i in range(PROBES)],
+            "ttft_s": [[self._first_piece(p, seed + i) for i in range(PROBES)] for p in self.prompts],
+            "tokenise_ns": [self._encode(self.prompts[-1]) for _ in range(PROBES)],
             **self._stream(tokens, seed),
             "step_ns": self._steps(tokens, seed),
         }
@@ -86,6 +105,11 @@ class Worker:
             break
         return perf_counter() - begin
 
+    def _encode(self, prompt: str) -> int:
+        begin = perf_counter_ns()
+        self.generator.tokenizer.encode(prompt)
+        return perf_counter_ns() - begin
+
     def _stream(self, tokens: int, seed: int) -> dict[str, Any]:
         """Stream until enough tokens have come; a text that ends early is followed by another."""
         gaps: list[int] = []
@@ -94,7 +118,7 @@ class Worker:
             if generated >= tokens:
                 break
             stream = self.generator.stream(
-                self.prompt,
+                self.prompts[0],
                 max_new_tokens=tokens - generated + 1,
                 seed=seed + attempt,
                 **self.job["sampling"],
@@ -109,47 +133,9 @@ class Worker:
 
     def _steps(self, tokens: int, seed: int) -> list[int]:
         """Decode with the session alone, past ends of text; at the end of the context begin again."""
-        import numpy as np
+        from edgetext_bench.sweeps import timed_steps
 
-        from edgetext_runtime import SamplingParams
-
-        session, manifest = self.generator.session, self.generator.manifest
-        sampling = SamplingParams(**self.job["sampling"])
-        prompt = np.array([[manifest.eos_id, *self.generator.tokenizer.encode(self.prompt)]], dtype=np.int64)
-        uniforms = np.random.Generator(np.random.PCG64(seed)).random(tokens, dtype=np.float32)
-        limit = manifest.context_length or sys.maxsize
-        state, token = None, 0
-        samples = []
-        for uniform in uniforms.tolist():
-            if state is None or state.length >= limit:
-                state = session.new_state()
-                drawn = np.array([uniform], dtype=np.float32)
-                token = int(session.run(prompt, state, sampling=sampling, uniform=drawn).next_token[0])
-                token = session.step(token, state, sampling, uniform)  # binds its buffers: not a token's cost
-            begin = perf_counter_ns()
-            token = session.step(token, state, sampling, uniform)
-            samples.append(perf_counter_ns() - begin)
-        return samples
-
-
-def peak_rss_bytes() -> int | None:
-    """Return the highest resident memory of this process so far, in bytes; None where it is not known.
-
-    ``VmHWM`` begins anew with a program; ``ru_maxrss`` (the way elsewhere) may still count the parent's.
-    """
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - no pathlib
-            for line in status:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        return timed_steps(self.generator, self.prompts[0], self.job["sampling"], tokens, seed)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
@@ -168,16 +154,28 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     )  # the parent's clock stops here: nothing may come before it that a user would not wait for
     for line in requests:
         request = json.loads(line)
-        match request["do"]:
-            case "describe":
-                answer(worker.describe())
-            case "reload":
-                answer(worker.reload())
-            case "round":
-                answer(worker.round(request["tokens"], request["seed"]))
-            case "finish":
-                answer({"peak_rss_bytes": peak_rss_bytes()})
-                return
+        answer(_do(worker, request.pop("do"), request))
+
+
+def _do(worker: Worker, name: str, request: dict[str, Any]) -> dict[str, Any]:
+    from edgetext_bench import sweeps
+    from edgetext_bench.memory import memory
+
+    generator, sampling = worker.generator, worker.job["sampling"]
+    match name:
+        case "describe" | "reload" | "settle" | "round":
+            return getattr(worker, name)(**request)
+        case "memory":
+            return memory()
+        case "sweep":
+            return sweeps.sweep(generator, sampling, **request)
+        case "split":
+            return sweeps.split(generator, sampling, **request)
+        case "sustain":
+            from edgetext_bench.sustained import sustain
+
+            return sustain(generator, worker.job["prompt"], sampling, **request)
+    raise ValueError(name)
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ COMMANDS: dict[str, str] = {
     "generate": "Generate text from a bundle, streaming to the terminal.",
     "serve": "Serve a bundle: OpenAI's completions API, on this machine only by default.",
     "bench": "Measure a bundle: load, time to first token, per-token latency, memory.",
+    "bench compare": "Say what changed between two measurements, and whether it is beyond noise.",
+    "bench report": "Show bench records: Markdown, one HTML page, a plot.",
     "inspect": "Show what is inside a bundle.",
     "push": "Put a bundle on the Hugging Face Hub.",
     "pull": "Get a bundle from the Hugging Face Hub, checked.",
@@ -30,7 +32,7 @@ COMMANDS: dict[str, str] = {
     "report": "Rebuild report.md and its plots from a run's records.",
     "presets": "List the model presets with their parameters and sizes.",
 }
-"""Name → one-line help. Kept here so that ``edgetext --help`` imports no command."""
+"""Name, of one word or two, → one-line help. Kept here so that ``edgetext --help`` imports no command."""
 
 
 class LazyGroup(click.Group):
@@ -44,9 +46,18 @@ class LazyGroup(click.Group):
         """Import and return one command, or None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"edgetext.cli.{cmd_name.replace('-', '_')}")
+        module = importlib.import_module(f"edgetext.cli.{cmd_name.replace('-', '_').replace(' ', '_')}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Two words that are a command together are one: ``bench compare``, beside ``bench MODEL.etx``."""
+        pair = " ".join(args[:2])
+        if pair in COMMANDS:
+            return pair, self.get_command(ctx, pair), args[2:]
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from COMMANDS, without importing anything."""

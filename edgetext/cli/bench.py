@@ -1,4 +1,4 @@
-"""``edgetext bench``: measure bundles on this machine."""
+"""``edgetext bench``: measure bundles on this machine, or on another."""
 
 from __future__ import annotations
 
@@ -10,27 +10,41 @@ import click
 if TYPE_CHECKING:
     from edgetext_bench import Settings
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command("bench")
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE.etx…")
 @click.option("--threads", default="1,2", show_default=True, help="Thread counts to measure, with commas.")
 @click.option("--tokens", default=200, show_default=True, help="Tokens to decode per round.")
-@click.option("--repeats", default=5, show_default=True, help="Rounds, and fresh processes for start-up.")
+@click.option("--repeats", default=5, show_default=True, help="Rounds, each in fresh processes.")
 @click.option("--prompt", default="Once upon a time", show_default=True, help="The short prompt.")
-@click.option("--long-prompt-tokens", default=64, show_default=True, help="Length of the long prompt.")
+@click.option("--prompt-lengths", default="16,64,256", show_default=True, help="Tokens of longer prompts.")
+@click.option("--depths", default="64,256", show_default=True, help="Tokens before steps that are timed.")
+@click.option("--batches", default="1,2,4,8", show_default=True, help="Sequences that take a step together.")
+@click.option("--sustained", default=0.0, metavar="SECONDS", help="Also decode without a pause; default: no.")
 @click.option("--temperature", default=0.8, show_default=True, help="Sampling temperature.")
 @click.option("--top-k", default=40, show_default=True, help="Sample among the k likeliest; 0 is all.")
 @click.option("--top-p", default=0.95, show_default=True, help="Sample among the likeliest with this share.")
+@click.option("--pin", is_flag=True, help="Hold each process to as many processors as it has threads.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write the record with all samples (JSON)."
+    "--provider", default="cpu", show_default=True, help="What runs the graph: cpu, numpy; with commas, each."
 )
+@click.option(
+    "--on",
+    default="here",
+    metavar="TARGET",
+    help="Where: limited:cores=1,cpu=0.5,mem=256M, or cuda; default: here.",
+)
+@click.option("-o", "--output", type=_FILE, help="Write the record with all samples (JSON).")
 @click.option(
     "--peers",
     type=click.Path(path_type=Path),
     metavar="MODEL",
     help="Measure the bundles beside the Hugging Face directory they were made from, in other runtimes.",
 )
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the time per token (PNG).")
+@click.option("--plot", type=_FILE, help="Draw the time per token (PNG).")
+@click.option("--html", type=_FILE, help="Write one self-contained page with all tables and plots.")
 @click.option("--force", is_flag=True, help="Replace existing outputs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON line at the end.")
 def command(
@@ -39,67 +53,75 @@ def command(
     tokens: int,
     repeats: int,
     prompt: str,
-    long_prompt_tokens: int,
+    prompt_lengths: str,
+    depths: str,
+    batches: str,
+    sustained: float,
     temperature: float,
     top_k: int,
     top_p: float,
+    pin: bool,
+    provider: str,
+    on: str,
     output: Path | None,
     peers: Path | None,
     plot: Path | None,
+    html: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Measure bundles: load, time to first token, time per token, memory.
+    """Measure bundles: load, time to first token, time per token, memory, and where the time goes.
 
     Give the fp32 bundle beside the int8 one to see what quantisation is worth: they take turns, so their
-    ratio holds even where the machine's speed drifts. Every bundle and thread count has a process of its
-    own. More threads than cores are allowed, and noted in the result.
+    ratio holds even where the machine's speed drifts. Every round has processes of its own. More threads
+    than cores are allowed, and noted in the result.
+
+    --on chooses where. limited: this machine with fewer cores, less time or less memory. cuda: the GPU, and
+    the CPU beside it.
 
     With --peers the same model also decodes in transformers, onnxruntime-genai, llama-cpp-python and
     ctranslate2 (pip install 'edgetext[peers]'), all taking turns with the same sampling.
 
-    Example: edgetext bench int8.etx fp32.etx -o record.json --plot latency.png
+    Example: edgetext bench int8.etx fp32.etx -o record.json --html bench.html
     """
     import json
 
-    from edgetext_bench import Settings, bench, markdown_table, plot_latency
-    from edgetext_bench.report import new_canvas
+    from edgetext.cli._bench import check_outputs, counts, write_outputs
+    from edgetext_bench import Settings, markdown_table
     from edgetext_bench.summary import summary
-    from edgetext_runtime.errors import EdgetextError, InputError
+    from edgetext_bench.targets import bench_on
+    from edgetext_runtime.errors import InputError
 
     settings = Settings(
-        threads=_thread_counts(threads),
+        threads=counts("threads", threads),
         tokens=tokens,
         repeats=repeats,
         prompt=prompt,
-        long_prompt_tokens=long_prompt_tokens,
+        prompt_lengths=counts("prompt-lengths", prompt_lengths),
+        depths=counts("depths", depths),
+        batches=counts("batches", batches),
+        sustained_s=sustained,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        pin=pin,
+        providers=tuple(provider.split(",")),
     )
-    for path in (output, plot):
-        if path is not None and path.exists() and not force:
-            raise InputError(f"{path} exists already: choose another path, or replace it with --force")
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"{path.parent} is not a directory; make it first, or choose another path")
+    check_outputs((output, plot, html), force=force, drawn=plot is not None or html is not None)
     if peers is not None:
-        if plot is not None:
-            raise InputError("--plot does not go with --peers; leave it out")
+        if plot is not None or html is not None or on != "here":
+            raise InputError("--plot, --html and --on do not go with --peers; leave them out")
         _compare(bundles, peers, settings, output, as_json)
         return
-    if plot is not None:
-        new_canvas(1, 1)  # fails now, not after minutes of measuring
-    shown = _command_line(bundles, settings)
-    record = bench(bundles, settings, progress=lambda line: click.echo(line, err=True), command=shown)
+    record = bench_on(
+        on,
+        bundles,
+        settings,
+        progress=lambda line: click.echo(line, err=True),
+        command=_command_line(bundles, settings, on),
+    )
     click.echo(markdown_table(record))
-    if output is not None:
-        try:
-            output.write_text(record.to_json() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise EdgetextError(f"cannot write the record {output}: {error}") from error
-        click.echo(f"record: {output}", err=True)
-    if plot is not None:
-        click.echo(f"plot: {plot_latency(record, plot)}", err=True)
+    write_outputs([record], output=output, plot=plot, html=html)
     if as_json:
         click.echo(json.dumps(summary(record)))
 
@@ -120,7 +142,7 @@ def _compare(
         tokens=settings.tokens,
         repeats=settings.repeats,
         sampling=Sampling(settings.temperature, settings.top_k, settings.top_p),
-        command=f"{_command_line(bundles, settings)} --peers {directory.name}",
+        command=f"{_command_line(bundles, settings, 'here')} --peers {directory.name}",
         progress=lambda line: click.echo(line, err=True),
     )
     click.echo(peer_table(record))
@@ -130,25 +152,24 @@ def _compare(
         click.echo(json.dumps({run.system: run.us_per_token for run in record.runs}))
 
 
-def _command_line(bundles: tuple[Path, ...], settings: Settings) -> str:
-    """Return what was typed, with file names for paths and without options left at their defaults."""
+def _command_line(bundles: tuple[Path, ...], settings: Settings, on: str) -> str:
+    """Return what was typed, without paths, hosts and options left at their defaults."""
     import shlex
+
+    from edgetext_bench.targets import without_host
 
     defaults = type(settings)()
     words = ["edgetext", "bench", *(path.name for path in bundles)]
     words += ["--threads", ",".join(map(str, settings.threads))]
-    for name in ("tokens", "repeats", "prompt", "long_prompt_tokens", "temperature", "top_k", "top_p"):
+    names = {"sustained_s": "sustained", "providers": "provider"}
+    for name in (
+        *("tokens", "repeats", "prompt", "prompt_lengths", "depths", "batches", "sustained_s"),
+        *("temperature", "top_k", "top_p", "providers"),
+    ):
         value = getattr(settings, name)
         if value != getattr(defaults, name):
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{names.get(name, name).replace('_', '-')}", shown]
+    words += ["--pin"] if settings.pin else []
+    words += ["--on", without_host(on)] if on != "here" else []
     return shlex.join(words)
-
-
-def _thread_counts(text: str) -> tuple[int, ...]:
-    """Read ``1,2`` as counts."""
-    from edgetext_runtime.errors import InputError
-
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"threads is {text!r}; allowed are counts with commas (--threads 1,2)") from error

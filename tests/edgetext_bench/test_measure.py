@@ -7,7 +7,6 @@ import zipfile
 import pytest
 import tiny_bundle as tiny
 
-import edgetext_bench.measure
 from edgetext_bench import Record, Settings, bench, markdown_table
 from edgetext_bench.environment import CPU_FLAGS, parse_cgroup_quota, parse_cpu_flags, read_environment
 from edgetext_export.writer import write_bundle
@@ -20,8 +19,13 @@ def test_every_bundle_is_measured_with_all_samples_kept(record, bundles):
     assert record.label == "measured"
     for run in record.runs:
         assert len(run.starts) == len(run.rounds) == 2
-        assert run.short_prompt_tokens == 4
-        assert 60 <= run.long_prompt_tokens <= 64
+        assert run.prompts[0] == 4
+        assert run.prompts[1] <= 16 < 60 <= run.prompts[2] <= 64
+        assert run.weight_bytes < bundles[0].stat().st_size
+        assert (run.depths, run.batches) == ((64, 256), (1, 2, 4, 8))
+        assert len(run.bare_ns) == len(run.forward_ns) > 0
+        assert run.session["provider"] == "CPUExecutionProvider"
+        assert "Build" in run.session["build"]
         for start in run.starts:
             assert start.reload_s > 0
             assert start.load_s < start.first_token_s
@@ -31,7 +35,10 @@ def test_every_bundle_is_measured_with_all_samples_kept(record, bundles):
             assert one.stream_tokens >= 50
             assert len(one.stream_ns) <= one.stream_tokens  # ends of text show nothing
             assert sum(one.stream_ns) * 1e-9 <= one.stream_decode_s
-            assert min(*one.ttft_short_s, *one.ttft_long_s) > 0
+            assert [len(times) for times in one.ttft_s] == [3] * len(run.prompts)
+            assert min(min(times) for times in (*one.ttft_s, *one.depth_ns, *one.batch_ns)) > 0
+            assert one.read_bps > 0
+            assert min(one.pace_ns) > 0
     assert record.bundles[0].bytes == bundles[0].stat().st_size
     assert record.bundles[1].quality["flip_rate"] == {"step": 0.01}
 
@@ -46,7 +53,7 @@ def test_record_survives_json(record):
     text = record.to_json()
     assert Record.from_json(text) == record
     document = json.loads(text)
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     assert len(document["summary"]["runs"]) == 2
 
 
@@ -84,7 +91,8 @@ def test_unpacked_bundle_and_full_context(tmp_path):
         archive.extractall(folder)
     record = bench([folder], Settings(threads=(1,), tokens=100, repeats=1, prompt="abc", warmup_rounds=1))
     (run,) = record.runs
-    assert run.long_prompt_tokens <= tiny.CONTEXT // 2
+    assert max(run.prompts) <= tiny.CONTEXT // 2
+    assert run.depths == ()  # none leaves room for its steps
     assert len(run.rounds[0].step_ns) == 100
     assert record.bundles[0].bytes == sum(file.stat().st_size for file in folder.iterdir())
     assert "–" in markdown_table(record)  # the quality record is empty
@@ -105,7 +113,10 @@ def test_unpacked_bundle_and_full_context(tmp_path):
         ({"temperature": -1.0}, "temperature"),
         ({"top_k": -1}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
-        ({"long_prompt_tokens": 0}, "long_prompt_tokens"),
+        ({"prompt_lengths": (0,)}, "prompt_lengths"),
+        ({"batches": (1000,)}, "--batches"),
+        ({"sustained_s": -1.0}, "--sustained"),
+        ({"providers": ("npu",)}, "providers"),
         ({"tokens": 1.5}, "integers"),
     ],
 )
@@ -139,8 +150,8 @@ def test_errors_of_the_measured_process_come_back(tmp_path):
 def test_a_measured_process_that_dies_is_reported(tmp_path, monkeypatch, bundles):
     (tmp_path / "numpy.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    with pytest.raises(EdgetextError, match=r"fp32\.etx: the measuring process ended with signal 9"):
-        edgetext_bench.measure._fresh_start({"path": str(bundles[0])})
+    with pytest.raises(EdgetextError, match="the measuring process ended with signal 9"):
+        bench(bundles[:1], Settings(threads=(1,)))
 
 
 def test_environment_names_the_machine_and_no_person():

@@ -127,9 +127,13 @@ def test_all_of_it_fits_a_hundred_columns(record):
     assert not [line for line in text.splitlines() if len(line) > 100]
 
 
+def settled(run, converged):
+    return replace(run, rounds=tuple(replace(r, converged=converged) for r in run.rounds))
+
+
 def test_notes_warn_about_what_spoils_figures(record):
     quiet = replace(record.environment, load_average=0.0, cores=2, usable_cores=2, cpu_quota=None)
-    fair = replace(record, environment=quiet, runs=tuple(replace(r, converged=True) for r in record.runs))
+    fair = replace(record, environment=quiet, runs=tuple(settled(r, converged=True) for r in record.runs))
     assert not [note for note in notes(fair) if "piece" not in note]
 
     def said(**environment):
@@ -140,7 +144,7 @@ def test_notes_warn_about_what_spoils_figures(record):
     assert "2 threads share 1 usable core" in " ".join(
         notes(replace(many, environment=replace(quiet, cpu_quota=1.5)))
     )
-    unsettled = replace(fair, runs=(replace(fair.runs[0], converged=False), *fair.runs[1:]))
+    unsettled = replace(fair, runs=(settled(fair.runs[0], converged=False), *fair.runs[1:]))
     assert "not settled" in " ".join(notes(unsettled))
 
 
