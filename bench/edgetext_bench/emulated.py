@@ -62,13 +62,21 @@ class Emulated:
             (root / "ready").touch()
         return system
 
-    def python(self, arguments: Sequence[str], files: Sequence[Path] = (), *, cpu: str = "max") -> str:
+    def python(
+        self,
+        arguments: Sequence[str],
+        files: Sequence[Path] = (),
+        *,
+        cpu: str = "max",
+        emulator: Sequence[str] = (),
+    ) -> str:
         """Run Python there; return what it prints.
 
         Args:
             arguments: of the interpreter, followed by ``files``.
             files: paths of this machine.
             cpu: qemu's name of the processor, such as ``max`` or ``cortex-a72``.
+            emulator: another qemu, with options of its own.
 
         Raises:
             EdgetextError: if it fails.
@@ -78,7 +86,9 @@ class Emulated:
         import edgetext_runtime
 
         places = [self.root / "site", here, Path(edgetext_runtime.__file__).parents[1]]
-        command = [self.root / f"qemu/usr/bin/qemu-{machine}-static", "-cpu", cpu, "-L", self.root / "system"]
+        command: list[str | Path] = [*emulator]
+        command = command or [self.root / f"qemu/usr/bin/qemu-{machine}-static"]
+        command += ["-cpu", cpu, "-L", self.root / "system"]
         command += [self.root / "system/usr/bin/python3.11", *arguments, *(path.absolute() for path in files)]
         environment = {
             "PYTHONPATH": os.pathsep.join(map(str, places)),

@@ -34,7 +34,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--on",
     default="here",
     metavar="TARGET",
-    help="Where: limited:cores=1,cpu=0.5,mem=256M, or cuda; default: here.",
+    help="limited:cores=1,cpu=0.5,mem=256M; ssh://user@host; adb://serial; cuda; emulated:aarch64; modelled.",
 )
 @click.option("-o", "--output", type=_FILE, help="Write the record with all samples (JSON).")
 @click.option(
@@ -76,8 +76,11 @@ def command(
     ratio holds even where the machine's speed drifts. Every round has processes of its own. More threads
     than cores are allowed, and noted in the result.
 
-    --on chooses where. limited: this machine with fewer cores, less time or less memory. cuda: the GPU, and
-    the CPU beside it.
+    --on chooses where. limited: this machine with fewer cores, less time or less memory. ssh, adb: runtime,
+    bench and bundles go there as one zipapp and run in the device's own Python, which needs numpy and
+    onnxruntime (ssh://host?python=PATH names it, &config=FILE an ssh configuration); the record comes back.
+    cuda: beside the CPU. emulated:aarch64: golden tokens and instruction counts under qemu, no times.
+    modelled: measured here, then estimated for classes of devices.
 
     With --peers the same model also decodes in transformers, onnxruntime-genai, llama-cpp-python and
     ctranslate2 (pip install 'edgetext[peers]'), all taking turns with the same sampling.
