@@ -1,6 +1,7 @@
 """``python -m edgetext_runtime MODEL.etx "prompt"``: stream a text to stdout, with the runtime alone."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m edgetext_runtime",
         description="Continue a prompt with the text generator in a bundle.",
-        epilog="Sampling options that are not given are the bundle's own.",
+        epilog="Sampling options that are not given are the bundle's own. 'bench MODEL.etx' measures.",
     )
     p.add_argument("model", metavar="MODEL.etx", help="a bundle, or a folder with its members")
     p.add_argument("prompt", nargs="?", default="", help="text to continue; '-' reads stdin")
@@ -74,8 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status: 0, 1 for an error, 130 after Ctrl-C."""
     options = vars(parser().parse_args(arguments))
     try:
+        where = {name: options[name] for name in ("threads", "provider")}
+        if options["model"] == "bench" and options["prompt"]:
+            from .bench import figures
+
+            where = {name: value for name, value in where.items() if value is not None}
+            print(json.dumps(figures(options["prompt"], **where)))
+            return 0
         if options.pop("verify"):
-            where = {name: options[name] for name in ("threads", "provider")}
             return 0 if verify_to(sys.stdout, options["model"], **where) else 1
         generate_to(sys.stdout, options.pop("model"), options.pop("prompt"), **options)
     except EdgetextError as error:

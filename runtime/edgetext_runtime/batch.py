@@ -41,12 +41,7 @@ class _Row:
 
 
 def decode_batch(requests: Sequence[Request]) -> list[Generation]:
-    """Generate for all requests, which share their settings but for the seed; in their order.
-
-    Raises:
-        BundleError: if the model fails while running.
-        InputError: if the options leave no token to choose.
-    """
+    """Generate for requests that share their settings but for the seed; errors are those of `decode`."""
     rows = [_begin(request) for request in requests]
     groups: defaultdict[int, list[_Row]] = defaultdict(list)
     for row in rows:
@@ -56,7 +51,9 @@ def decode_batch(requests: Sequence[Request]) -> list[Generation]:
     for group in groups.values():
         for start in range(0, len(group), MOST_ROWS):
             _finish(group[start : start + MOST_ROWS])
-    return [_result(row) for row in rows]
+    for row in rows:
+        row.text.finish()
+    return [r.text.result(Timings(r.prefill_s, r.decode_s), r.source.logprobs, r.source.likely) for r in rows]
 
 
 def _begin(request: Request) -> _Row:
@@ -120,8 +117,3 @@ def _run(group: list[_Row], state: Any) -> None:
                 row.token = row.source.pick(int(step.next_token[at]), own, draws[at])
                 row.push()
         running = sum(row.text.reason is None for row in group)
-
-
-def _result(row: _Row) -> Generation:
-    row.text.finish()
-    return row.text.result(Timings(row.prefill_s, row.decode_s), row.source.logprobs, row.source.likely)

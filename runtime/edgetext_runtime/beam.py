@@ -122,12 +122,7 @@ def _largest(totals: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def decode_beams(request: Request, cancelled: Event) -> PieceGenerator:
-    """Search, then yield the best text at once; returns the finished generation.
-
-    Raises:
-        BundleError: if the model fails while running.
-        InputError: if the options leave no token to choose.
-    """
+    """Search, yield the best text at once, return the finished generation; errors are those of `decode`."""
     started = time.perf_counter()
     request = prefilled(request)
     session, state = request.session, request.state

@@ -12,12 +12,12 @@ import json
 from collections.abc import Callable
 from functools import cached_property
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .automaton import Automaton, Choice, Node, avoid, compile_tree, literal
+from .automaton import Automaton, Choice, avoid, compile_tree, literal
 from .errors import InputError
 from .json_schema import parse_schema
 from .options import Settings
@@ -26,8 +26,17 @@ from .tokenizer import Tokenizer, WordTokenizer
 
 _KEPT_MASKS = 1024
 _KEPT_CONSTRAINTS = 64
+_START = 2  # 2 * state + variant, where every text begins
 Mask = NDArray[np.bool_]
 IntArray = NDArray[np.int32]
+
+
+_BUILDERS: dict[str, Callable[[Any], Automaton]] = {
+    "bad_words": lambda words: avoid(words, "bad_words"),
+    "choices": lambda texts: compile_tree(Choice(tuple(map(literal, texts))), "choices"),
+    "regex": lambda pattern: compile_tree(parse_pattern(pattern), "regex"),
+    "json_schema": lambda schema: compile_tree(parse_schema(schema), "json_schema"),
+}
 
 
 class GuideState(NamedTuple):
@@ -119,7 +128,7 @@ class Constraint:
         self._ends = automaton.accepts & ~automaton.table.any(axis=1)
         if not vocabulary.spells_all and not automaton.accepts[1:].all():
             self._live = self._find_live()
-        if not self._live[2 * self.start.state + self.start.variant]:
+        if not self._live[_START]:
             raise InputError(
                 f"{name} cannot be written in the model's vocabulary; allowed is what its tokens spell"
             )
@@ -155,7 +164,7 @@ class Constraint:
     def _find_live(self) -> NDArray[np.bool_]:
         """From where a match can be reached by tokens, which may not spell every text."""
         edges: dict[int, IntArray] = {}
-        queue = [2 * self.start.state + self.start.variant]
+        queue = [_START]
         while queue:
             code = queue.pop()
             if code not in edges:
@@ -172,11 +181,7 @@ class Constraint:
 
 
 class ConstraintCache:
-    """The constraints of one bundle, each compiled once.
-
-    Args:
-        tokenizer: the bundle's.
-    """
+    """The constraints of the bundle of a tokenizer, each compiled once."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -194,34 +199,19 @@ class ConstraintCache:
             InputError: if a constraint is not understood, too large, or cannot be written in the vocabulary.
         """
         found = []
-        if settings.bad_words:
-            words = tuple(settings.bad_words)
-            found.append(self._get("bad_words", json.dumps(words), lambda: avoid(words, "bad_words")))
-        if settings.choices is not None:
-            options = tuple(settings.choices)
-            found.append(
-                self._tree("choices", json.dumps(options), lambda: Choice(tuple(map(literal, options))))
-            )
-        if (pattern := settings.regex) is not None:
-            found.append(self._tree("regex", pattern, lambda: parse_pattern(pattern)))
-        if (schema := settings.json_schema) is not None:
+        for name, build in _BUILDERS.items():
+            value = getattr(settings, name)
+            if value is None or (name == "bad_words" and not value):
+                continue
             try:
-                key = json.dumps(schema)
+                key = json.dumps(value)
             except (TypeError, ValueError, RecursionError) as error:
-                raise InputError(
-                    f"json_schema is not JSON ({error}); allowed is a dictionary of JSON values"
-                ) from error
-            found.append(self._tree("json_schema", key, lambda: parse_schema(schema)))
+                raise InputError(f"{name} is not JSON ({error}); allowed are JSON values") from error
+            with self._lock:
+                if (name, key) not in self._compiled:
+                    constraint = Constraint(build(value), self._vocabulary, name)
+                    if len(self._compiled) >= _KEPT_CONSTRAINTS:
+                        del self._compiled[next(iter(self._compiled))]
+                    self._compiled[name, key] = constraint
+                found.append(self._compiled[name, key])
         return tuple(found)
-
-    def _tree(self, name: str, key: str, tree: Callable[[], Node]) -> Constraint:
-        return self._get(name, key, lambda: compile_tree(tree(), name))
-
-    def _get(self, name: str, key: str, automaton: Callable[[], Automaton]) -> Constraint:
-        with self._lock:
-            if (name, key) not in self._compiled:
-                constraint = Constraint(automaton(), self._vocabulary, name)
-                if len(self._compiled) >= _KEPT_CONSTRAINTS:
-                    del self._compiled[next(iter(self._compiled))]
-                self._compiled[name, key] = constraint
-            return self._compiled[name, key]

@@ -76,11 +76,7 @@ class Transcript:
 
 
 def decode(request: Request, cancelled: Event) -> PieceGenerator:
-    """Generate: yields text that can be shown, returns the finished generation.
-
-    Args:
-        request: what to generate.
-        cancelled: ends the generation after the step in progress, once set.
+    """Generate, at most until the step after ``cancelled``: yields text, returns the finished generation.
 
     Raises:
         BundleError: if the model fails while running.

@@ -3,11 +3,11 @@
 Each message says what was wrong, where, and the next step (the option to change, the pip command to run)::
 
     EdgetextError
-    ├── BundleError                     a bundle that cannot be read or trusted
-    ├── TokenizerError (ValueError)     tokenizer.json not understood, or text or ids that cannot be coded
-    ├── InputError (ValueError)         a parameter or prompt out of range; names the parameter
-    ├── ProviderError                   the requested execution provider is not available
-    └── DependencyError (ImportError)   a package that is not installed; carries the exact pip command
+    ├── BundleError
+    ├── TokenizerError (ValueError)
+    ├── InputError (ValueError)
+    ├── ProviderError
+    └── DependencyError (ImportError)
 
 The workstation side (``edgetext.errors``) hangs its own branches under `EdgetextError`.
 """

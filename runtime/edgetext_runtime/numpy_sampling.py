@@ -1,7 +1,7 @@
 """Sampling one token on the host, as `sampling` defines it, and fast.
 
-Greedy decoding takes the largest logit, ``top_k`` finds the k-th largest first and sorts only those that
-reach it, and a full sort is of integers that hold logit and id.
+Greedy decoding takes the largest logit, ``top_k`` sorts only the logits that reach the k-th largest, and a
+full sort is of integers that hold logit and id.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The weights of a model as the layers need them: float32, and no more of them than its size allows."""
+"""The weights of a model as the layers need them: float32, no more of them than its size allows."""
 
 import numpy as np
 

@@ -13,6 +13,8 @@ It means what Python's ``re.fullmatch`` with ``re.ASCII`` means. Look-around, ba
 possessive quantifiers, ``\b`` and named groups are refused.
 """
 
+import re
+
 from .automaton import Chars, Choice, Node, Ranges, Repeat, Sequence, complement
 from .errors import InputError
 
@@ -21,14 +23,8 @@ _MOST_NESTED = 50
 _DIGITS: Ranges = ((0x30, 0x39),)
 _WORD: Ranges = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
 _SPACE: Ranges = ((0x09, 0x0D), (0x20, 0x20))
-_CLASSES: dict[str, Ranges] = {
-    "d": _DIGITS,
-    "w": _WORD,
-    "s": _SPACE,
-    "D": complement(_DIGITS),
-    "W": complement(_WORD),
-    "S": complement(_SPACE),
-}
+_CLASSES: dict[str, Ranges] = {"d": _DIGITS, "w": _WORD, "s": _SPACE}
+_CLASSES |= {name.upper(): complement(ranges) for name, ranges in _CLASSES.items()}
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
 _HEX = {"x": 2, "u": 4}
 _QUANTIFIERS: dict[str, tuple[int, int | None]] = {"?": (0, 1), "*": (0, None), "+": (1, None)}
@@ -133,10 +129,7 @@ class _Parser:
     def _counts(self) -> tuple[int, int | None]:
         inside, closed, _ = self._text[self._at + 1 :].partition("}")
         low, comma, high = inside.partition(",")
-        digits = all(
-            part == "" or (part.isascii() and part.isdigit() and len(part) <= 4) for part in (low, high)
-        )
-        if not closed or not digits or (low == "" and high == ""):
+        if not closed or not low + high or not re.fullmatch(r"[0-9]{0,4},?[0-9]{0,4}", inside):
             raise self._refusal("a '{' that begins no count (write \\{ for the character)")
         least = int(low or 0)
         most = int(high) if high else (None if comma else least)
@@ -146,7 +139,6 @@ class _Parser:
         return least, most
 
     def _escape(self) -> Ranges:
-        """An escape, outside or inside a class."""
         self._at += 1
         c = self._peek()
         self._at += 1
@@ -156,7 +148,7 @@ class _Parser:
             return self._one(_CONTROLS[c])
         if c in _HEX:
             code = self._text[self._at : self._at + _HEX[c]]
-            if len(code) == _HEX[c] and all(digit in "0123456789abcdefABCDEF" for digit in code):
+            if len(code) == _HEX[c] and re.fullmatch("[0-9a-fA-F]+", code):
                 self._at += len(code)
                 return self._one(chr(int(code, 16)))
         if c == "" or c.isalnum() or c == "_" or not c.isascii():

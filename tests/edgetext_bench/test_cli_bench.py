@@ -9,6 +9,7 @@ from finished_run import write_records
 from edgetext.cli import group
 from edgetext.evaluate.report import write_report
 from edgetext_bench import Record
+from edgetext_runtime.__main__ import main as runtime
 
 FAST = ("--threads", "1", "--tokens", "50", "--repeats", "2", "--prompt", "once")
 
@@ -67,3 +68,13 @@ def test_a_report_holds_the_record_now_and_when_it_is_written_again(record, tmp_
     assert "plots/latency.png" in report
     assert (directory / "plots" / "latency.png").exists()
     assert write_report(directory).read_text() == report
+
+
+def test_the_runtime_alone_gives_the_core_figures(bundles, capsys):
+    assert runtime(["bench", str(bundles[0]), "--threads", "1"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert 0 < figures["p50_us"] <= figures["p90_us"] <= figures["p99_us"]
+    assert min(figures["load_ms"], figures["first_token_ms"]) > 0
+    assert (figures["provider"], figures["threads"]) == ("CPUExecutionProvider", 1)
+    assert runtime(["bench", "none.etx"]) == 1
+    assert "no bundle at none.etx" in capsys.readouterr().err
