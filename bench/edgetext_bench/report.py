@@ -94,7 +94,7 @@ def _figures(record: Record) -> list[Block]:
             "given by the processor.",
             _sustained_table(record, runs),
         ]
-    found.append(list(_speedup_lines(record)))
+    found.append([*_speedup_lines(record), *_crossover_lines(runs, record)])
     return found
 
 
@@ -297,3 +297,23 @@ def _speedup_lines(record: Record) -> Iterator[str]:
             f"(session only {scaled(speedup.step, 1, interval=True)}×); "
             f"file size {bundle.bytes / reference.bytes:.1%}."
         )
+
+
+def _crossover_lines(runs: Sequence[tuple[Run, RunSummary]], record: Record) -> Iterator[str]:
+    """Of every bundle that ran on a GPU and on the CPU: which is faster, and from what batch on."""
+    for run, row in runs:
+        others = [r for o, r in runs if o.bundle == run.bundle and o.provider == "cpu"]
+        if run.provider != "cuda" or not others:
+            continue
+        name, cpu = record.bundles[run.bundle].file, min(o.step_s["p50"].value for o in others)
+        alone = row.step_s["p50"].value / cpu
+        per_token = [min(o.batch_token_s[i].value for o in others) for i in range(len(run.batches))]
+        faster = [b for b, own, other in zip(run.batches, row.batch_token_s, per_token, strict=True)
+                  if own.value < other]  # fmt: skip
+        one = f"{name}: a single text takes {alone:.2f}× as long per token on the GPU as on the CPU"
+        if alone < 1:
+            yield f"{one}, so the GPU is its place."
+        elif faster:
+            yield f"{one}; it belongs on the CPU below batches of {faster[0]}."
+        else:
+            yield f"{one}; it belongs on the CPU, up to batches of {max(run.batches, default=1)} at least."

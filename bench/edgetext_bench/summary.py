@@ -19,10 +19,12 @@ from edgetext_bench.record import Record, Run, Sustained
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+_MOST_AT_ONCE = 2_000_000
+"""Samples counted at once, which bounds the memory."""
 DRIFT = 0.1
 """Share by which the last quarter of a sustained window must be slower than the first to be called slower."""
 
-Rounds = Sequence[Sequence[float]]
+Rounds = Sequence[Sequence[float] | NDArray[Any]]
 """Samples by round."""
 Floats = NDArray[np.float64]
 
@@ -212,22 +214,48 @@ def summary(record: Record) -> dict[str, Any]:
 
 def quantile(rounds: Rounds, q: float = 0.5) -> Figure:
     """Return a quantile of the pooled samples, with its interval."""
-    arrays = [np.asarray(samples, dtype=np.float64) for samples in rounds]
-    return _bootstrap(
-        len(arrays), lambda picks: float(np.quantile(np.concatenate([arrays[i] for i in picks]), q))
-    )
+    value = float(np.quantile(np.concatenate([np.asarray(samples) for samples in rounds]), q))
+    if len(rounds) < 2:
+        return Figure(value)
+    return _interval(value, _resampled(rounds, _draws(len(rounds)), q))
 
 
 def ratio(numerator: Rounds, denominator: Rounds) -> Figure:
     """Return the ratio of two medians whose rounds were taken side by side, with its interval."""
-    above = [np.asarray(samples, dtype=np.float64) for samples in numerator]
-    below = [np.asarray(samples, dtype=np.float64) for samples in denominator]
+    count = min(len(numerator), len(denominator))
+    sides = [[np.asarray(samples) for samples in side[:count]] for side in (numerator, denominator)]
+    above, below = (float(np.median(np.concatenate(side))) for side in sides)
+    if count < 2:
+        return Figure(above / below)
+    draws = _draws(count)
+    return _interval(above / below, _resampled(sides[0], draws) / _resampled(sides[1], draws))
 
-    def statistic(picks: Sequence[int]) -> float:
-        medians = [np.median(np.concatenate([side[i] for i in picks])) for side in (above, below)]
-        return float(medians[0] / medians[1])
 
-    return _bootstrap(min(len(above), len(below)), statistic)
+def _draws(rounds: int) -> NDArray[np.int64]:
+    """Which rounds each resample takes, [RESAMPLES, rounds]; the same every time."""
+    return np.random.Generator(np.random.PCG64(0)).integers(rounds, size=(RESAMPLES, rounds))
+
+
+def _resampled(rounds: Rounds, draws: NDArray[np.int64], q: float = 0.5) -> Floats:
+    """A quantile of the pooled samples of every resample, [RESAMPLES].
+
+    All samples are sorted once; a resample only says how often each counts.
+    """
+    samples = np.concatenate([np.asarray(values, np.float64) for values in rounds])
+    order = samples.argsort(kind="stable")
+    origin = np.repeat(np.arange(len(rounds)), [len(values) for values in rounds])[order]
+    times = (draws[:, :, None] == np.arange(len(rounds))).sum(axis=1)  # [RESAMPLES, rounds]
+    step = max(1, _MOST_AT_ONCE // len(samples))
+    found = []
+    for start in range(0, len(times), step):
+        reached = times[start : start + step, origin].cumsum(axis=1)  # [step, samples]
+        found.append(samples[order][(reached >= q * reached[:, -1:]).argmax(axis=1)])
+    return np.concatenate(found)
+
+
+def _interval(value: float, resampled: Floats) -> Figure:
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Figure(value, float(low), float(high))
 
 
 def _percentiles(rounds_ns: Sequence[Sequence[int]]) -> dict[str, Figure]:
@@ -242,10 +270,4 @@ def bootstrap(sides: Sequence[int], statistic: Callable[[Sequence[NDArray[np.int
         return Figure(value)
     random = np.random.Generator(np.random.PCG64(0))
     draws = [random.integers(rounds, size=(RESAMPLES, rounds)) for rounds in sides]
-    values: Floats = np.array([statistic(picks) for picks in zip(*draws, strict=True)])
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Figure(value, float(low), float(high))
-
-
-def _bootstrap(rounds: int, statistic: Callable[[Sequence[int]], float]) -> Figure:
-    return bootstrap((rounds,), lambda picks: statistic(picks[0].tolist()))
+    return _interval(value, np.array([statistic(picks) for picks in zip(*draws, strict=True)]))

@@ -40,6 +40,7 @@ def test_the_table_gives_ratios_to_the_first_bundle(bundles, model):
     assert "| a.etx | 100 (1.00×) |" in table
     assert "| slow | 250 (2.50×) |" in table
     assert "| x | failed |" in table
+    assert table.splitlines()[-1] == "- x failed: no memory"
 
 
 def test_what_cannot_be_compared_is_refused(bundles, model, tmp_path):

@@ -153,3 +153,22 @@ def test_plot_is_written(record, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
     wide = stretched(record, 100)  # needs a logarithmic axis
     assert plot_latency(wide, tmp_path / "wide.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (0.5, "so the GPU is its place"),
+        (3, "below batches of 4"),
+        (100, "belongs on the CPU, up to batches of 8"),
+    ],
+)
+def test_a_gpu_is_compared_with_the_cpu(record, factor, said):
+    run = at_a_pace(record, 60_000).runs[0]
+    known = tuple((1000 * batch,) * 9 for batch in run.batches)  # the CPU gains nothing from a batch
+    cpu = replace(run, rounds=tuple(replace(r, batch_ns=known) for r in run.rounds))
+    launches = tuple((1000 * factor,) * 9 for _ in run.batches)  # the GPU takes as long for one as for eight
+    steps = tuple(round(factor * ns) for ns in run.rounds[0].step_ns)
+    rounds = tuple(replace(r, step_ns=steps, batch_ns=launches) for r in run.rounds)
+    both = replace(record, runs=(replace(cpu, provider="cuda", rounds=rounds), cpu))
+    assert said in " ".join(markdown_table(both).split())

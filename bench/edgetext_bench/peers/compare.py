@@ -134,7 +134,8 @@ def peer_table(record: PeerRecord) -> str:
             else:
                 cells.append(f"{run.median_us:,.0f} ({run.median_us / first.median_us:.2f}×)")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    reasons = dict.fromkeys(f"- {run.system} failed: {run.failed}" for run in record.runs if run.failed)
+    return "\n".join([*lines, *([""] if reasons else []), *reasons])
 
 
 class _Case:
