@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgetext_bench.plots import curves, latency_figure
 from edgetext_bench.record import Record
-from edgetext_bench.report import blocks
+from edgetext_bench.report import blocks, where
 from edgetext_bench.wording import Block, Table
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def html_page(records: Sequence[Record]) -> str:
 
 
 def _record(record: Record, prefix: str) -> str:
-    title = f"{record.label} · {record.environment.cpu}" + ("" if record.on == "here" else f" · {record.on}")
+    title = f"{record.label} · {record.environment.cpu}" + (f" · {where(record)}" if where(record) else "")
     figures = [latency_figure(record), *(canvas for _, canvas in curves(record))] if record.runs else []
     plots = "".join(f"<div>{_svg(canvas, f'{prefix}f{n}')}</div>" for n, canvas in enumerate(figures))
     shown = f'<div class="plots">{plots}</div>\n' if plots else ""

@@ -46,7 +46,7 @@ def _head(record: Record) -> list[Block]:
     quota = "" if environment.cpu_quota is None else f", quota {environment.cpu_quota:g}"
     governor = "" if environment.governor is None else f", governor {environment.governor}"
     warmth = "" if environment.temperature_c is None else f", {environment.temperature_c:.0f} °C"
-    place = "" if record.on == "here" else f" ({record.on})"
+    place = f" ({where(record)})" if where(record) else ""
     head: list[Block] = [
         f"**{record.label}**{place} on {record.created} with `{record.command}`",
         f"{environment.cpu}{flags}; "
@@ -96,6 +96,11 @@ def _figures(record: Record) -> list[Block]:
         ]
     found.append([*_speedup_lines(record), *_crossover_lines(runs, record)])
     return found
+
+
+def where(record: Record) -> str:
+    """Where the runs were measured, if not simply here."""
+    return "" if record.on in ("here", "modelled") else record.on
 
 
 def notes(record: Record) -> list[str]:
@@ -155,7 +160,7 @@ def _bundles(bundles: Sequence[BundleInfo]) -> list[Block]:
                 f"{bundle.parameters:,}",
                 f"{bundle.bytes / 1e6:.2f}",
                 "–" if perplexity is None else f"{perplexity:.3f}",
-                "–" if increase is None else f"{increase:+.2%}",
+                "–" if increase is None else f"{round(increase, 4) + 0.0:+.2%}",
                 "–" if flips is None else f"{flips:.2%}",
             )
         )

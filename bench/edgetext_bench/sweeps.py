@@ -19,13 +19,19 @@ _SETTLE = 2
 
 def session_facts(generator: Generator) -> dict[str, Any]:
     """The options a session runs with, its build of onnxruntime, and the name of its device."""
-    session = generator.session
+    session: Any = generator.session
     facts: dict[str, Any] = {"provider": session.provider, "threads": session.threads}
     if session.provider == "numpy":
         return facts
-    build = session.ort.get_build_info() if hasattr(session.ort, "get_build_info") else ""  # type: ignore[attr-defined]
-    facts |= {"spinning": session.spinning, "memory_pattern": False, "execution": "sequential"}  # type: ignore[attr-defined]
-    facts |= {"graph_optimization": "all", "build": " ".join(build.split())}
+    options = session._session.get_session_options()
+    facts |= {
+        "spinning": options.get_session_config_entry("session.intra_op.allow_spinning") == "1",
+        "memory_pattern": options.enable_mem_pattern,
+        "memory_arena": options.enable_cpu_mem_arena,
+        "execution": options.execution_mode.name,
+        "graph_optimization": options.graph_optimization_level.name,
+        "build": " ".join(session.ort.get_build_info().split()),
+    }
     if session.provider.startswith("CUDA"):
         facts["device"] = _gpu_name()
     return facts

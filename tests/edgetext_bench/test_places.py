@@ -33,10 +33,12 @@ def test_fewer_cores_are_recorded_as_such(bundles):
     )
 
 
-@pytest.mark.skipif(not os.access("/sys/fs/cgroup", os.W_OK) or os.geteuid() != 0, reason="no control groups")
 def test_too_little_memory_ends_the_process_and_leaves_no_group(bundles):
-    with pytest.raises(EdgetextError, match="signal 9"):
+    with pytest.raises(EdgetextError) as caught:
         bench_on("limited:mem=8M", bundles[:1], FAST)
+    if "control groups need root" in str(caught.value):
+        pytest.skip("control groups cannot be made here")
+    assert "signal 9" in str(caught.value)
     assert not list(Path("/sys/fs/cgroup").glob("**/edgetext-*"))
 
 

@@ -11,6 +11,7 @@ import pytest
 from loopback import SSHD, ssh_server
 
 from edgetext_bench import Settings
+from edgetext_bench.remote import bench_remote
 from edgetext_bench.targets import bench_on, without_host
 from edgetext_bench.transport import transport
 from edgetext_runtime.errors import BundleError, DependencyError, EdgetextError, InputError, ProviderError
@@ -34,16 +35,16 @@ def with_python(target: str, path: Path, script: str) -> str:
 
 
 @needs_sshd
-def test_a_record_comes_back_over_ssh_and_leaves_nothing_there(target, bundles):
-    before = set(Path("/tmp").glob("edgetext-bench-*"))
+def test_a_record_comes_back_over_ssh_and_leaves_nothing_there(target, bundles, tmp_path):
     lines = []
-    record = bench_on(target, bundles, FAST, progress=lines.append, command="edgetext bench")
+    there = replace(transport(target), folder=str(tmp_path))
+    record = bench_remote(there, bundles, FAST, progress=lines.append, command="edgetext bench")
     assert (record.label, record.on) == ("measured", "ssh")
     assert [bundle.file for bundle in record.bundles] == ["fp32.etx", "int8.etx"]
     assert [len(run.rounds) for run in record.runs] == [2, 2]
     assert "round 2/2" in lines
     assert "127.0.0.1" not in record.to_json()
-    assert set(Path("/tmp").glob("edgetext-bench-*")) == before
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_sshd
