@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from edgetext_export.bundle import ExportReport
     from edgetext_export.recipes import Target
+    from edgetext_export.rounding import Rounding
     from edgetext_export.static import Method
 
 
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     "--calibration",
     type=click.Choice(["minmax", "entropy", "percentile"]),
     help="Of int8-static: how the ranges of activations are chosen. Default: percentile.",
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(["nearest", "gptq"]),
+    help="Of quantised weights. Default: gptq, which spares their products; nearest after training in int8.",
 )
 @click.option(
     "--portable",
@@ -87,6 +93,7 @@ def command(
     fp32: bool,
     named: str | None,
     calibration: Method | None,
+    rounding: Rounding | None,
     portable: bool,
     target: Target,
     tune: bool,
@@ -140,6 +147,7 @@ def command(
             discriminator=discriminator,
             mobile=mobile,
             calibration=calibration,
+            rounding=rounding,
             portable=portable,
             progress=show,
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgetext import __version__
-from edgetext.errors import ExportError
+from edgetext.errors import CheckpointError, ExportError
 from edgetext.models import ModelConfig
 from edgetext.models.huggingface import is_huggingface
 from edgetext_export.builder import ORT_FLOOR
@@ -23,8 +23,10 @@ from edgetext_export.golden import record_golden
 from edgetext_export.graph import StepGraph, build_step_graph
 from edgetext_export.huggingface import read_huggingface
 from edgetext_export.mobile import Mobile, checked_mobile, mobile_paths
+from edgetext_export.moments import read_moments
 from edgetext_export.parity import Parity, check_parity, measure_parity
 from edgetext_export.recipes import Precision, Recipe, Target, find_recipe
+from edgetext_export.rounding import FloatArray, Rounding
 from edgetext_export.source import Source, read_source
 from edgetext_export.static import DEFAULT, Method, calibrate
 from edgetext_export.timing import measure_ms
@@ -40,6 +42,8 @@ from edgetext_runtime.tokenizer import Tokenizer
 
 QUALITY_TOKENS = 20_000
 """Test tokens that the quality record is measured on, at most."""
+MIN_STEPS = 512
+"""Positions to feed token by token, where that is not a fifth of them."""
 GENERATION = GenerationDefaults(SamplingParams(temperature=0.8, top_k=40, top_p=0.95))
 """Sampling that a bundle uses when nothing is asked for."""
 
@@ -99,6 +103,7 @@ def export_run(
     calibration: Method | None = None,
     generation: GenerationDefaults = GENERATION,
     portable: bool = False,
+    rounding: Rounding | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
     """Export the accepted student of a run as a bundle; write it only once it has passed its checks.
@@ -122,6 +127,8 @@ def export_run(
         calibration: of the recipe int8-static: how ranges are made of what was seen (default: percentile).
         generation: sampling the bundle uses when nothing is asked for.
         portable: write the graph with operators of the ONNX standard only, for other runtimes as well.
+        rounding: of quantised weights: to the ``nearest`` level, or by ``gptq`` (`edgetext_export.rounding`);
+            default: the latter, unless the student was trained in int8 or there is no text to go by.
         progress: called with (tokens compared, tokens in all).
 
     Raises:
@@ -138,7 +145,7 @@ def export_run(
         run_dir, corpus, context, quality_tokens, discriminator, lambda: check_outputs(wanted, force)
     )
     chosen = _tuned(chosen, source) if tuned else chosen
-    graph = _graph(source, chosen, calibration or DEFAULT)
+    graph = _graph(source, chosen, calibration or DEFAULT, rounding)
     manifest, members = _draft(source, graph, generation)
     if discriminator:
         members[MEMBER] = checked_discriminator(run_dir, source.stream)
@@ -195,21 +202,39 @@ def _read(
     return read_huggingface(directory, corpus=corpus, tokens=tokens, context=context)
 
 
-def _graph(source: Source, recipe: Recipe, calibration: Method) -> StepGraph:
+def _graph(source: Source, recipe: Recipe, calibration: Method, rounding: Rounding | None) -> StepGraph:
     """The step graph, calibrated where the recipe wants it."""
-    graph = _build(source, recipe)
+    graph = _build(source, recipe, _moments(source, recipe, rounding))
     if not recipe.static:
         return graph
     return calibrate(graph, recipe, source.calibration(), calibration, source.config.context or None)
 
 
-def _build(source: Source, recipe: Recipe) -> StepGraph:
+def _moments(source: Source, recipe: Recipe, rounding: Rounding | None) -> Mapping[str, FloatArray]:
+    """What weights are rounded by; nothing where that is to the nearest level."""
+    if rounding is not None and (recipe.static or not recipe.quantised):
+        raise ExportError(f"--rounding is for weights that are quantised here, not for {recipe.name}")
+    by_itself = recipe.quantised and not recipe.static and not source.trained_in_int8
+    if rounding == "nearest" or (rounding is None and not by_itself):
+        return {}
+    plain = find_recipe("fp32")
+    graph = _build(source, plain.as_portable() if recipe.portable else plain)
+    try:
+        return read_moments(graph, source.calibration(), source.config.context or None)
+    except (CheckpointError, ExportError):
+        if rounding is not None:
+            raise
+        return {}
+
+
+def _build(source: Source, recipe: Recipe, moments: Mapping[str, FloatArray] | None = None) -> StepGraph:
     """The step graph: written for the model's kind, or around its trace."""
     if isinstance(source.config, Traced):
         if recipe.portable:
             raise ExportError("--portable is for models that a graph is written for, and this one is traced")
-        return build_traced_graph(source.config, recipe)
-    return build_step_graph(source.config, source.weights, recipe, suppressed=source.suppressed)
+        return build_traced_graph(source.config, recipe, moments)
+    suppressed = source.suppressed
+    return build_step_graph(source.config, source.weights, recipe, suppressed=suppressed, moments=moments)
 
 
 def _draft(
@@ -243,6 +268,7 @@ def _quality(
         source.stream,
         windows=source.windows,
         limit=tokens,
+        step_limit=max(MIN_STEPS, tokens // 5),
         suppressed=source.tokenizer.suppressed,
         progress=progress,
     )

@@ -92,7 +92,8 @@ def _quantised_lstm(
     outputs = [f"{name}.{part}" for part in ("y", *STATE[kind])]
     inputs = [x, w, r, b, "", *initial, "", *w_scale, *r_scale]
     stored = "" if recipe.recurrent_bits == 8 else f", stored in {recipe.recurrent_bits} bits"
-    layers.record[name] = f"DynamicQuantizeLSTM, ±{recipe.levels}, one scale per gate and unit{stored}"
+    how = f"{stored}{layers.rounded(f'{name}.input')}"
+    layers.record[name] = f"DynamicQuantizeLSTM, ±{recipe.levels}, one scale per gate and unit{how}"
     hidden = weights.recurrent.shape[1]
     return g.nodes("DynamicQuantizeLSTM", inputs, outputs, MICROSOFT, hidden_size=hidden)
 
@@ -157,13 +158,13 @@ def _gru_cell(g: GraphBuilder, H: int, step: str, product: str, h: str, after: s
 
 def _gates(layers: Layers, name: str, weight: FloatArray) -> list[str]:
     """Recurrent weights [4H,K] as int8 [1,K,4H] with scales and zero points [1,4H]."""
-    g, recipe = layers.g, layers.recipe
+    g, recipe, moments = layers.g, layers.recipe, layers.moments.get(name)
     zeros = g.constant(f"const.zeros.{len(weight)}", np.zeros((1, len(weight)), np.int8))
     if recipe.recurrent_bits == 8:
-        q = quantise_columns(weight.T, recipe.levels)  # [K,4H]
+        q = quantise_columns(weight.T, recipe.levels, moments)  # [K,4H]
         w = g.constant(name, q.values[None])
         return [w, g.constant(f"{name}.scales", q.scales[None]), zeros]
-    coarse = quantise_blocks(weight, bits=4)
+    coarse = quantise_blocks(weight, bits=4, moments=moments)
     exact = coarse.dequantised()  # [4H,K], what the four bits say
     fine = quantise_columns(exact.T, recipe.levels)
     scales = g.constant(f"{name}.scales", fine.scales[None])

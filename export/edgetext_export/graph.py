@@ -59,6 +59,7 @@ def build_step_graph(
     recipe: Recipe | str,
     *,
     suppressed: Sequence[int] = (),
+    moments: Mapping[str, FloatArray] | None = None,
 ) -> StepGraph:
     """Write the step graph of a generator.
 
@@ -71,6 +72,8 @@ def build_step_graph(
         weights: float32 arrays under the names of the checkpoint; a tied model has no `head.weight`.
         recipe: how the weights are stored, or the name of one of `recipes.RECIPES`.
         suppressed: ids that are never sampled (padding, unknown words).
+        moments: of what matrices read (`edgetext_export.moments`); those known are rounded by it, others to
+            the nearest level.
 
     Raises:
         ExportError: for an unknown recipe, weights that are missing, of a wrong shape or not finite, or a
@@ -85,7 +88,7 @@ def build_step_graph(
         shapes, state = recurrent_shapes(shape), recurrent_state(shape)
     checked = _check_weights(shapes, weights)
     g = GraphBuilder(portable=recipe.portable)
-    layers = (PortableLayers if recipe.portable else Layers)(g, recipe)
+    layers = (PortableLayers if recipe.portable else Layers)(g, recipe, moments or {})
     g.input("tokens", INT64, ["batch", "time"])
     g.input("positions", INT64, ["n"])
     declare_sampling_inputs(g)

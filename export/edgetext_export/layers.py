@@ -6,6 +6,7 @@ quantised onnxruntime's; `edgetext_export.portable` has the same out of standard
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,8 @@ class Layers:
 
     g: GraphBuilder
     recipe: Recipe
+    moments: Mapping[str, FloatArray] = field(default_factory=dict)
+    """Of what matrices read, by their names (`edgetext_export.moments`): they are rounded by it."""
     record: dict[str, str] = field(default_factory=dict)
     """What was done, by tensor, for the manifest."""
     _tables: dict[str, BlockQuantised | None] = field(default_factory=dict)
@@ -100,12 +103,16 @@ class Layers:
         if scheme.storage != "blocks":
             self.g.constant(name, weight.astype(np.float16) if scheme == HALF else weight)
             return None
-        q = quantise_blocks(weight, scheme.block or None, scheme.bits)
+        q = quantise_blocks(weight, scheme.block or None, scheme.bits, self.moments.get(name))
         self.g.constant(name, q.values)
         self.g.constant(f"{name}.scales", q.scales)
         kind = f"MatMulNBits, {q.bits} bits symmetric, block {q.block}"
-        self.record[name] = f"{kind}, accuracy level {INT8_COMPUTE}"
+        self.record[name] = f"{kind}, accuracy level {INT8_COMPUTE}{self.rounded(name)}"
         return q
+
+    def rounded(self, name: str) -> str:
+        """How a matrix was rounded, for the record: nothing of the nearest levels."""
+        return ", GPTQ" if name in self.moments else ""
 
     def _float32(self, name: str, scheme: Scheme) -> str:
         return self.g.node("Cast", [name], to=FLOAT) if scheme == HALF else name
@@ -120,12 +127,13 @@ class Layers:
 
     def _columns(self, x: str, name: str, weight: FloatArray, bias: FloatArray | None, output: str) -> str:
         g = self.g
-        q = quantise_columns(weight.T, self.recipe.levels)  # [K,N]
+        q = quantise_columns(weight.T, self.recipe.levels, self.moments.get(name))  # [K,N]
         inputs = [x, g.constant(name, q.values), g.constant(f"{name}.scales", q.scales)]
         inputs.append(g.constant(f"const.zeros.{len(q.scales)}.1", np.zeros(len(q.scales), np.int8)))
         if bias is not None:
             inputs.append(g.constant(f"{name}.bias", bias))
-        self.record[name] = f"DynamicQuantizeMatMul, ±{self.recipe.levels}, one scale per output"
+        kind = f"DynamicQuantizeMatMul, ±{self.recipe.levels}, one scale per output"
+        self.record[name] = f"{kind}{self.rounded(name)}"
         return g.node("DynamicQuantizeMatMul", inputs, output, MICROSOFT)
 
     def _float_product(self, x: str, w: str, name: str, bias: FloatArray | None, output: str) -> str:

@@ -26,10 +26,10 @@ class PortableLayers(Layers):
         if self.recipe.embedding != COLUMNS:
             super().table(name, weight, tied=tied)
             return
-        q = quantise_columns(weight.T, self.recipe.levels)  # [E,V]
+        q = quantise_columns(weight.T, self.recipe.levels, self.moments.get(name))  # [E,V]
         self.g.constant(name, np.ascontiguousarray(q.values.T))
         self.g.constant(f"{name}.scales", q.scales[:, None])
-        self.record[name] = f"8 bits, ±{self.recipe.levels}, one scale per row"
+        self.record[name] = f"8 bits, ±{self.recipe.levels}, one scale per row{self.rounded(name)}"
 
     def gather(self, name: str, ids: str) -> str:
         """Rows of a stored table: ids [*] → [*, E]."""
@@ -47,9 +47,10 @@ class PortableLayers(Layers):
         return self._integer_product(x, w, scales, name, bias, output)
 
     def _columns(self, x: str, name: str, weight: FloatArray, bias: FloatArray | None, output: str) -> str:
-        q = quantise_columns(weight.T, self.recipe.levels)  # [K,N]
+        q = quantise_columns(weight.T, self.recipe.levels, self.moments.get(name))  # [K,N]
         w, scales = self.g.constant(name, q.values), self.g.constant(f"{name}.scales", q.scales)
-        self.record[name] = f"MatMulInteger, ±{self.recipe.levels}, one scale per output"
+        kind = f"MatMulInteger, ±{self.recipe.levels}, one scale per output"
+        self.record[name] = f"{kind}{self.rounded(name)}"
         return self._integer_product(x, w, scales, name, bias, output)
 
     def _integer_product(

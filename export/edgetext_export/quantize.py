@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from edgetext.errors import ExportError
 from edgetext.models.config import choose_block
-from edgetext.quantization import LSTM_LEVELS, Levels, block_levels, row_levels
+from edgetext.quantization import BLOCK_LEVELS, LSTM_LEVELS, Levels, block_levels, row_levels
+from edgetext_export.rounding import FloatArray, spare_products
 
 __all__ = [
     "LSTM_LEVELS",
@@ -24,8 +25,6 @@ __all__ = [
     "quantise_columns",
     "unpack",
 ]
-
-FloatArray = NDArray[np.float32]
 
 NARROW_BLOCKS = (64, 32, 16)
 """Weights per scale with 4 bits: as `edgetext.models.config.INT8_BLOCKS`, but none longer."""
@@ -69,12 +68,27 @@ class BlockQuantised:
         return (levels * self.scales[..., None]).reshape(len(levels), -1)[:, : self.width]
 
 
-def quantise_blocks(weight: FloatArray, block: int | None = None, bits: int = 8) -> BlockQuantised:
-    """Quantise [N,K] to 8 or 4 bits per weight, symmetric, one scale per `block` elements of a row."""
+def quantise_blocks(
+    weight: FloatArray, block: int | None = None, bits: int = 8, moments: FloatArray | None = None
+) -> BlockQuantised:
+    """Quantise [N,K] to 8 or 4 bits per weight, symmetric, one scale per `block` elements of a row.
+
+    With `moments` [K,K] of what the matrix reads levels are those of `rounding`, else the nearest.
+    """
+    K = weight.shape[1]
     if bits == 4:
-        return _quantise_narrow(weight, block or narrow_block(weight.shape[1]))
-    levels, scales = _arrays(block_levels(torch.tensor(weight, dtype=torch.float32), block))
-    return BlockQuantised((levels + ZERO_POINT).astype(np.uint8), scales, weight.shape[1])
+        levels, scales = _narrow_levels(weight, block or narrow_block(K))
+    else:
+        levels, scales = _arrays(block_levels(torch.tensor(weight, dtype=torch.float32), block))
+    if moments is not None:
+        N, _, size = levels.shape
+        low, high = (-8, 7) if bits == 4 else (-BLOCK_LEVELS, BLOCK_LEVELS)
+        spared = spare_products(weight, np.repeat(scales, size, 1)[:, :K], low, high, moments)
+        levels = np.pad(spared, ((0, 0), (0, -K % size))).reshape(N, -1, size)
+    values = (levels + (8 if bits == 4 else ZERO_POINT)).astype(np.uint8)
+    if bits == 4:
+        values = (values[..., ::2] | (values[..., 1::2] << 4)).astype(np.uint8)
+    return BlockQuantised(values, scales, K, bits)
 
 
 def narrow_block(width: int) -> int:
@@ -82,8 +96,8 @@ def narrow_block(width: int) -> int:
     return next((block for block in NARROW_BLOCKS if -width % block <= width // 8), 32)
 
 
-def _quantise_narrow(weight: FloatArray, block: int) -> BlockQuantised:
-    """Quantise [N,K] to -8…7, the scale of a block being that of `_SHRINK` with the least squared error.
+def _narrow_levels(weight: FloatArray, block: int) -> tuple[FloatArray, FloatArray]:
+    """Levels -8…7 [N, blocks, block] and scales [N, blocks], those of `_SHRINK` with the least squared error.
 
     As in llama.cpp's Q4_0 the value farthest from zero, whatever its sign, is at -8 (times the shrinking).
     """
@@ -100,9 +114,7 @@ def _quantise_narrow(weight: FloatArray, block: int) -> BlockQuantised:
         better = error < best
         best = np.where(better, error, best)
         scales, levels = np.where(better, tried, scales), np.where(better, rounded, levels)
-    values = (levels + 8).astype(np.uint8)
-    packed = (values[..., ::2] | (values[..., 1::2] << 4)).astype(np.uint8)
-    return BlockQuantised(packed, scales[..., 0].astype(np.float32), K, 4)
+    return levels, scales[..., 0].astype(np.float32)
 
 
 def unpack(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -126,9 +138,11 @@ class ColumnQuantised:
         return self.values.astype(np.float32) * self.scales
 
 
-def quantise_columns(weight: FloatArray, levels: int) -> ColumnQuantised:
-    """Quantise [K,N] symmetrically to -levels…levels, one scale per column."""
+def quantise_columns(weight: FloatArray, levels: int, moments: FloatArray | None = None) -> ColumnQuantised:
+    """Quantise [K,N] symmetrically to -levels…levels, one scale per column; `moments`: see above."""
     rows, scales = _arrays(row_levels(torch.tensor(weight.T, dtype=torch.float32), levels))
+    if moments is not None:
+        rows = spare_products(weight.T, np.broadcast_to(scales, rows.shape), -levels, levels, moments)
     return ColumnQuantised(np.ascontiguousarray(rows.T).astype(np.int8), scales[:, 0])
 
 

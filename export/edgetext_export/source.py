@@ -66,7 +66,9 @@ class Source:
     suppressed: tuple[int, ...]
     """Ids that the graph never samples."""
     calibration: Callable[[], TokenStream]
-    """Reads text to measure ranges on: not the test split."""
+    """Reads text to measure ranges and moments on: not the test split."""
+    trained_in_int8: bool = False
+    """Whether its training ended in the arithmetic of an int8 bundle."""
 
 
 def read_source(run_dir: Path) -> Source:
@@ -103,6 +105,7 @@ def read_source(run_dir: Path) -> Source:
         raise CheckpointError(f"{run_dir / 'corpus.json'} holds {type(corpus).__name__}, not an object")
     _check_tokenizer(run_dir / "tokenizer.json", tokenizer_json, corpus)
     provenance = {"teacher": _teacher(run_dir), "corpus": _corpus_record(corpus)}
+    config = _object(run_dir / CONFIG_FILE)
     return Source(
         name=run_dir.resolve().name,
         model=model,
@@ -113,17 +116,11 @@ def read_source(run_dir: Path) -> Source:
         stream=stream,
         licence=str(corpus.get("licence") or "not stated"),
         provenance=provenance,
-        windows=_windows(run_dir),
+        windows=str(config.get("windows", "stream")),
         suppressed=tokenizer.suppressed,
         calibration=lambda: _read_stream(run_dir / "data" / "valid.npy", model.config.vocab_size),
+        trained_in_int8=bool(config.get("quantized_steps")),
     )
-
-
-def _windows(run_dir: Path) -> str:
-    """Kind of evaluation windows of a run."""
-    path = run_dir / CONFIG_FILE
-    config = read_json(path) if path.is_file() else {}
-    return str(config.get("windows", "stream")) if isinstance(config, dict) else "stream"
 
 
 def _read_tokenizer(path: Path) -> tuple[bytes, Tokenizer]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 
 from edgetext.errors import ExportError
 from edgetext_export.builder import check_model
+from edgetext_export.calibration import WINDOW, windows
 from edgetext_export.graph import StepGraph
 from edgetext_export.recipes import FULL_LEVELS, Recipe
-from edgetext_runtime.manifest import StateTensor
 
 Method = Literal["minmax", "entropy", "percentile"]
 METHODS: tuple[Method, ...] = ("minmax", "entropy", "percentile")
-WINDOWS, WINDOW, STRIDE = 32, 64, 4
-"""Pieces of text, tokens in each, and how many tokens lie between two of which logits are computed."""
+WINDOWS, STRIDE = 32, 4
+"""Pieces of text, and how many tokens lie between two of which logits are computed."""
 TOKENS = WINDOWS * WINDOW
 """Tokens that the ranges are measured on."""
 DEFAULT: Method = "percentile"
@@ -76,12 +76,12 @@ def calibrate(
             "output layer that shares the embedding keeps its blocks; export with --int8"
         )
     _name_types(model, products)
-    windows = list(_windows(graph.state, text, context or WINDOW))
-    quantised = _quantise(model, products, windows, recipe, method)
+    pieces = list(windows(graph.state, text, context, count=WINDOWS, stride=STRIDE))
+    quantised = _quantise(model, products, pieces, recipe, method)
     weights = "7 bits" if recipe.levels < FULL_LEVELS else "8 bits"
     record = f"QDQ MatMul, weights {weights} with one scale per output, activations by {method}"
     tensors = {**graph.quantisation["tensors"], **{node.input[1]: record for node in products}}
-    seen = sum(window["tokens"].size for window in windows)
+    seen = sum(piece["tokens"].size for piece in pieces)
     kept = {**graph.quantisation, "tensors": tensors, "calibration": {"method": method, "tokens": seen}}
     return replace(graph, model=quantised, quantisation=kept)
 
@@ -105,37 +105,10 @@ def _name_types(model: onnx.ModelProto, products: Sequence[onnx.NodeProto]) -> N
             )
 
 
-def _windows(
-    state: Sequence[StateTensor], text: NDArray[np.unsignedinteger[Any]], context: int
-) -> Iterator[dict[str, NDArray[Any]]]:
-    """Inputs of the graph for pieces spread over the text, each from an empty state."""
-    length = min(WINDOW, context, len(text))
-    if length < 2:
-        raise ExportError(
-            "no text is left to calibrate on beside what the quality is measured on: give a larger --corpus, "
-            "or lower --tokens"
-        )
-    starts = np.unique(np.linspace(0, len(text) - length, WINDOWS).astype(np.int64))
-    zeros = {entry.input: np.zeros(entry.concrete_shape(1, length), entry.dtype) for entry in state}
-    cached = any(entry.kind == "kv_cache" for entry in state)
-    for start in starts:
-        yield {
-            "tokens": np.asarray(text[start : start + length], np.int64)[None],
-            "positions": np.arange(length - 1, -1, -STRIDE)[::-1].astype(np.int64),
-            "temperature": np.ones(1, np.float32),
-            "top_k": np.ones(1, np.int64),
-            "top_p": np.ones(1, np.float32),
-            "min_p": np.zeros(1, np.float32),
-            "uniform": np.zeros(1, np.float32),
-            **({"past_length": np.zeros(1, np.int64)} if cached else {}),
-            **zeros,
-        }
-
-
 def _quantise(
     model: onnx.ModelProto,
     products: Sequence[onnx.NodeProto],
-    windows: Sequence[Mapping[str, NDArray[Any]]],
+    pieces: Sequence[Mapping[str, NDArray[Any]]],
     recipe: Recipe,
     method: Method,
 ) -> bytes:
@@ -151,7 +124,7 @@ def _quantise(
             reduce_range=recipe.levels < FULL_LEVELS,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
-            tensors_range=_ranges(model, windows, method),
+            tensors_range=_ranges(model, pieces, method),
             nodes_to_quantize=[node.name for node in products],
             nodes_to_exclude=[],
             op_types_to_quantize=["MatMul"],
@@ -166,11 +139,11 @@ def _quantise(
     return made.SerializeToString(deterministic=True)
 
 
-def _ranges(model: onnx.ModelProto, windows: Sequence[Mapping[str, NDArray[Any]]], method: Method) -> Any:
-    """What the calibrator makes of the windows: onnxruntime's ``TensorsData``."""
+def _ranges(model: onnx.ModelProto, pieces: Sequence[Mapping[str, NDArray[Any]]], method: Method) -> Any:
+    """What the calibrator makes of the pieces: onnxruntime's ``TensorsData``."""
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
-    left = iter(windows)
+    left = iter(pieces)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.onnx"
         onnx.save(model, source)

@@ -30,7 +30,9 @@ from edgetext_runtime.bundle import StateTensor
 _TABLE = "embedding.weight"
 
 
-def build_traced_graph(traced: Traced, recipe: Recipe) -> StepGraph:
+def build_traced_graph(
+    traced: Traced, recipe: Recipe, moments: Mapping[str, NDArray[np.float32]] | None = None
+) -> StepGraph:
     """Write the step graph of a traced decoder; inputs and outputs are those of `build_step_graph`.
 
     Raises ExportError if the graph has parts that cannot be taken over, or is too large for one file.
@@ -43,7 +45,7 @@ def build_traced_graph(traced: Traced, recipe: Recipe) -> StepGraph:
     g.input(PAST_LENGTH, INT64, [1])
     for entry in state:
         g.input(entry.input, FLOAT, entry.shape)
-    writer = _Writer(g, Layers(g, recipe), traced)
+    writer = _Writer(g, Layers(g, recipe, moments or {}), traced)
     for index, entry in enumerate(state):
         seen = g.node("Slice", [entry.input, g.ints(0), PAST_LENGTH, g.ints(2)])
         writer.rename[f"past.{index}"] = seen
