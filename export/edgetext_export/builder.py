@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edgetext.errors import ExportError
 
@@ -44,7 +44,8 @@ class GraphBuilder:
         self._prefix = ""
         self._domains: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
+        self._model = onnx.ModelProto()  # weights go where they stay: a copy would be as large again
+        self._constants: set[str] = set()
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -62,15 +63,15 @@ class GraphBuilder:
         """Store an initialiser under `name`, once: asking again for the same name returns the first."""
         if name not in self._constants:
             # Not ascontiguousarray: that would turn a scalar into a vector.
-            self._constants[name] = numpy_helper.from_array(np.array(value, order="C"), name)
+            array = np.array(value, order="C")
+            self._store(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape, array.tobytes())
         return name
 
     def packed(self, name: str, value: NDArray[np.int16]) -> str:
         """Store an initialiser of 4-bit integers (-8…7), two a byte."""
         if name not in self._constants:
             flat = np.pad(value.ravel(), (0, value.size % 2)).astype(np.uint8) & 15
-            data = (flat[::2] | (flat[1::2] << 4)).tobytes()
-            self._constants[name] = helper.make_tensor(name, INT4, value.shape, data, raw=True)
+            self._store(name, INT4, value.shape, (flat[::2] | (flat[1::2] << 4)).tobytes())
         return name
 
     def scalar(self, value: int | float, dtype: type[np.generic]) -> str:
@@ -111,7 +112,8 @@ class GraphBuilder:
     def body(self, name: str) -> GraphBuilder:
         """A builder for the body of a loop: its own values start with `name`, and it sees all constants."""
         inner = GraphBuilder(portable=self._portable)
-        inner._prefix, inner._domains, inner._constants = f"{name}.", self._domains, self._constants
+        inner._prefix, inner._domains = f"{name}.", self._domains
+        inner._model, inner._constants = self._model, self._constants
         return inner
 
     def as_body(self) -> onnx.GraphProto:
@@ -119,7 +121,7 @@ class GraphBuilder:
         return helper.make_graph(self._nodes, f"{self._prefix}body", self._inputs, self._outputs)
 
     def build(self, name: str, metadata: Mapping[str, str], docs: Mapping[str, str] | None = None) -> bytes:
-        """Check the graph and serialise it; `docs` says what inputs and outputs are, by name.
+        """Check the graph and serialise it, once; `docs` says what inputs and outputs are, by name.
 
         Raises ExportError if it is invalid or too large for one file.
         """
@@ -128,14 +130,15 @@ class GraphBuilder:
         opsets = [helper.make_opsetid("", self.opset)]
         if not self._portable and MICROSOFT in self._domains:
             opsets.append(helper.make_opsetid(MICROSOFT, 1))
-        ir_version = PORTABLE_IR_VERSION if self._portable else IR_VERSION
-        graph = helper.make_graph(
-            self._nodes, name, self._inputs, self._outputs, list(self._constants.values())
-        )
-        model = helper.make_model(
-            graph, opset_imports=opsets, ir_version=ir_version, producer_name="edgetext", producer_version=""
-        )
+        model, graph = self._model, self._model.graph
+        model.ir_version = PORTABLE_IR_VERSION if self._portable else IR_VERSION
+        model.producer_name = "edgetext"
+        model.opset_import.extend(opsets)
         helper.set_model_props(model, dict(metadata))
+        graph.name = name
+        graph.node.extend(self._nodes)
+        graph.input.extend(self._inputs)
+        graph.output.extend(self._outputs)
         size = model.ByteSize()
         if size > MAX_MODEL_BYTES:
             raise ExportError(
@@ -144,6 +147,10 @@ class GraphBuilder:
             )
         check_model(model, () if self._portable else _NOT_IN_STANDARD)
         return model.SerializeToString(deterministic=True)
+
+    def _store(self, name: str, dtype: int, shape: Sequence[int], data: bytes) -> None:
+        self._constants.add(name)
+        self._model.graph.initializer.add(name=name, data_type=dtype, dims=shape, raw_data=data)
 
     def _fresh(self, operator: str) -> str:
         return f"{self._prefix}{operator.lower()}.{len(self._nodes)}"

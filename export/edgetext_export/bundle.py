@@ -17,7 +17,6 @@ from edgetext_export.builder import ORT_FLOOR
 from edgetext_export.card import write_card
 from edgetext_export.decoder import Decoder
 from edgetext_export.delivery import check_outputs, deliver, output_path
-from edgetext_export.discriminator import checked_discriminator
 from edgetext_export.gates import Gates, check_gates
 from edgetext_export.golden import record_golden
 from edgetext_export.graph import StepGraph, build_step_graph
@@ -148,12 +147,15 @@ def export_run(
     graph = _graph(source, chosen, calibration or DEFAULT, rounding)
     manifest, members = _draft(source, graph, generation)
     if discriminator:
+        from edgetext_export.discriminator import checked_discriminator  # 50 MB, with its trainer
+
         members[MEMBER] = checked_discriminator(run_dir, source.stream)
     generator = Generator(Bundle(manifest, members, ""), threads=1, provider="cpu")
     quality = _quality(generator, source, quality_tokens, progress)
     check_parity(quality, recipe)
     taken = measure_ms(generator) if gates.max_ms is not None else None
     members |= _measured_members(generator, quality, source)
+    del generator, source, graph  # models, before others are made of what was written
     phone = checked_mobile(manifest, members, target) if mobile else None
     files = phone.files(path, len(members["model.onnx"])) if phone else {}
     deliver(path, manifest, members, files, lambda size: check_gates(gates, quality, size, taken))
@@ -218,9 +220,10 @@ def _moments(source: Source, recipe: Recipe, rounding: Rounding | None) -> Mappi
     if rounding == "nearest" or (rounding is None and not by_itself):
         return {}
     plain = find_recipe("fp32")
-    graph = _build(source, plain.as_portable() if recipe.portable else plain)
+    plain = plain.as_portable() if recipe.portable else plain
     try:
-        return read_moments(graph, source.calibration(), source.config.context or None)
+        text = source.calibration()
+        return read_moments(_build(source, plain), text, source.config.context or None)
     except (CheckpointError, ExportError):
         if rounding is not None:
             raise

@@ -74,8 +74,10 @@ def deliver(
             accept(drafts[path].stat().st_size)
             bundle = read_bundle(drafts[path])
             for threads in VERIFIED_THREADS:
-                generator = Generator(bundle, threads=threads, provider="cpu")
-                check_replay(generator, f"read back with {threads} threads")
+                check_replay(
+                    Generator(bundle, threads=threads, provider="cpu"), f"read back with {threads} threads"
+                )
+            del bundle
             for name, content in files.items():
                 drafts[name].write_bytes(content)
             for name, draft in drafts.items():  # the bundle last: it is what others wait for

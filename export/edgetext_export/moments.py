@@ -19,7 +19,7 @@ from edgetext_export.graph import StepGraph
 from edgetext_export.rounding import FloatArray
 from edgetext_runtime.backend import load_model
 
-WINDOWS = 128
+WINDOWS = 64
 """Pieces of text that are read."""
 WIDEST = 3072
 """Columns of the widest matrix that is looked at: moments take columns² numbers."""
@@ -51,11 +51,14 @@ def read_moments(
     """
     pieces = list(windows(graph.state, text, context, count=WINDOWS, stride=1))
     model = onnx.load_from_string(graph.model)
+    del graph
     reads = list(_reads(model.graph))
     tensors = sorted({read.tensor for read in reads})
     _cut(model.graph, tensors)
-    session = load_model(model.SerializeToString(), "the float32 graph")
+    data = model.SerializeToString()
     del model
+    session = load_model(data, "the float32 graph", threads=0)  # as many as there are
+    del data
     asked = {value.name for value in session.get_inputs()}
     sums: dict[tuple[str, bool], FloatArray] = {}
     for piece in pieces:
@@ -64,17 +67,17 @@ def read_moments(
         for tensor, later in {(read.tensor, read.later) for read in reads}:
             x = values[tensor][:-1] if later else values[tensor]
             x = x.reshape(-1, x.shape[-1])  # [tokens, K]
-            product = x.T @ x
-            sums[tensor, later] = sums[tensor, later] + product if (tensor, later) in sums else product
+            total = sums.setdefault((tensor, later), np.zeros((x.shape[1], x.shape[1]), np.float32))
+            total += x.T @ x
     tokens = sum(piece["tokens"].size for piece in pieces)
-    means = {key: total / np.float32(tokens) for key, total in sums.items()}
-    return {read.matrix: _evened(means[read.tensor, read.later], read.looked_up) for read in reads}
-
-
-def _evened(means: FloatArray, looked_up: bool) -> FloatArray:
-    """The moments; where rows are also looked up, as much again on the diagonal: each number counts."""
-    share = means.diagonal().mean() if looked_up else np.float32(0)
-    return means + share * np.eye(len(means), dtype=np.float32)
+    for total in sums.values():
+        total /= tokens
+    moments = {read.matrix: sums[read.tensor, read.later] for read in reads}
+    for read in reads:
+        if read.looked_up:  # then each number counts by itself: as much again on the diagonal
+            total = moments[read.matrix]
+            moments[read.matrix] = total + total.diagonal().mean() * np.eye(len(total), dtype=np.float32)
+    return moments
 
 
 def _reads(graph: onnx.GraphProto) -> Iterator[_Read]:
