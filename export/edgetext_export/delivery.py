@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgetext.errors import ExportError
@@ -88,9 +90,31 @@ def deliver(
     except ExportError:
         raise
     except (BundleError, OSError) as error:
-        raise ExportError(f"{path} could not be written: {error}") from error
+        reason = error.__cause__ or error
+        said = reason.strerror if isinstance(reason, OSError) else str(reason)
+        raise ExportError(
+            f"{path} could not be written: {said}; nothing was. Make room there, or choose another path with "
+            f"-o"
+        ) from error
     except EdgetextError as error:
         raise ExportError(f"the written bundle does not run: {error}") from error
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for what tools read and write on the way, gone afterwards.
+
+    Raises:
+        ExportError: if it cannot be made, or has no room.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise ExportError(
+            f"there is no room for temporary files: {error.strerror}; make some, or name another folder in "
+            f"the environment variable TMPDIR"
+        ) from error
 
 
 def check_replay(generator: Generator, how: str) -> None:

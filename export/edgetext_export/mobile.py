@@ -10,7 +10,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import onnx
 
 from edgetext.errors import ExportError
 from edgetext.evaluate.markdown import table
-from edgetext_export.delivery import check_replay
+from edgetext_export.delivery import check_replay, scratch_folder
 from edgetext_export.recipes import Target
 from edgetext_runtime.bundle import Bundle, Manifest
 from edgetext_runtime.generator import Generator
@@ -119,8 +118,8 @@ def checked_mobile(manifest: Manifest, members: Mapping[str, bytes], target: Tar
 
 def _make(model: bytes, state_bytes: int, target: Target) -> Mobile:
     """Convert, check, count."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder) / "model.onnx", Path(folder) / "out"
+    with scratch_folder() as folder:
+        source, out = folder / "model.onnx", folder / "out"
         source.write_bytes(model)
         _convert(source, out, target)
         optimised = out / "model.optimized.onnx"

@@ -9,12 +9,10 @@ float32 graph once, the range of what each product reads is recorded, and what a
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 from edgetext.errors import ExportError
 from edgetext_export.builder import check_model
 from edgetext_export.calibration import WINDOW, windows
+from edgetext_export.delivery import scratch_folder
 from edgetext_export.graph import StepGraph
 from edgetext_export.recipes import FULL_LEVELS, Recipe
 
@@ -144,13 +143,13 @@ def _ranges(model: onnx.ModelProto, pieces: Sequence[Mapping[str, NDArray[Any]]]
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
     left = iter(pieces)
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "model.onnx"
+    with scratch_folder() as folder:
+        source = folder / "model.onnx"
         onnx.save(model, source)
         calibrator = create_calibrator(
             source,
             ["MatMul"],
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            augmented_model_path=str(folder / "augmented.onnx"),
             calibrate_method=getattr(CalibrationMethod, _NAMES[method]),
             extra_options={"num_bins": BINS[method], "percentile": PERCENTILE, "symmetric": False},
         )
