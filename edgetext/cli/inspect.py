@@ -114,14 +114,27 @@ def _tables(document: Mapping[str, Any]) -> list[str]:
             for s in manifest["state"]
         ),
     ]
+    standard = "operators" in manifest["quantisation"]
+    portable = "yes, ONNX's standard operators only" if standard else "no, onnxruntime's own operators too"
     pairs = {"manifest": {name: value for name, value in manifest.items() if name not in apart}}
-    pairs |= {name: manifest[name] for name in ("config", "quantisation", "provenance")}
+    pairs["manifest"] |= {"portable": portable}
+    pairs |= {name: _used(manifest[name]) for name in ("config", "quantisation", "provenance")}
     pairs |= {name: document[name] for name in ("graph", "generation", "quality", "golden")}
     return [
         plain("members", members),
         plain("state", state),
         *(plain(name, _flat(values)) for name, values in pairs.items()),
     ]
+
+
+def _used(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested objects without what shapes of models leave unused: no heads in an LSTM, no dropout here."""
+    kept = {name: _used(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    if "kind" not in kept:
+        return kept
+    recurrent = ("rope_theta", "norm_eps") if kept["kind"] in ("lstm", "gru") else ()
+    unused = ("dropout", *recurrent)
+    return {name: value for name, value in kept.items() if name not in unused and (value or value is False)}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -131,5 +144,21 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping) and value:
             rows += _flat(value, f"{prefix}{name}.")
         else:
-            rows.append((prefix + name, value if isinstance(value, str) else json.dumps(value)))
+            rows.append((prefix + name, _words(value)))
     return rows
+
+
+def _words(value: Any) -> str:
+    """A JSON value for people."""
+    match value:
+        case None | {} | []:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.5g}"
+        case list():
+            return ", ".join(map(_words, value))
+    return str(value)

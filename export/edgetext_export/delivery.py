@@ -21,9 +21,15 @@ VERIFIED_THREADS = (1, 2)
 
 
 def output_path(source: Path, output: str | Path | None, recipe: str) -> Path:
-    """Where the bundle goes: into the run, but not into somebody else's model directory."""
+    """Where the bundle goes: into the run, but not into somebody else's model directory.
+
+    Raises ExportError if a name was given that does not end in .etx.
+    """
     if output is not None:
-        return Path(output)
+        path = Path(output)
+        if path.suffix != ".etx" and not path.is_dir():
+            raise ExportError(f"{path} is no name of a bundle; call it {path.name}.etx (-o)")
+        return path
     return (
         Path(f"{source.resolve().name}-{recipe}.etx")
         if is_huggingface(source)

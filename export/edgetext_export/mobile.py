@@ -217,11 +217,10 @@ def write_report(mobile: Mobile, bundle: str, onnx_bytes: int) -> str:
         f"its own text, up to {mobile.state_bytes:,} bytes of state. Over a memory that delivers B bytes a "
         f"second it cannot take less than {mobile.weight_bytes_per_token:,} / B seconds (modelled: a bound, "
         f"not a measurement).",
-        "## Files",
+        f"## Files beside {bundle}, which is for edgetext's runtime",
         table(
             ("file", "bytes", "what it is"),
             [
-                (bundle, "", "for edgetext's runtime"),
                 (
                     model,
                     f"{len(mobile.model):,}",

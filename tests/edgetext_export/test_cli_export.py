@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgetext.cli import group
+from edgetext_export import export_run
 from edgetext_export.writer import manifest_json, write_bundle
 from edgetext_runtime import read_bundle
 
@@ -87,6 +88,23 @@ def test_inspect_shows_everything_the_bundle_says(exported):
     lines = [line.split() for line in result.stdout.splitlines()]
     for name, member in document["manifest"]["members"].items():
         assert [name, f"{member['size']:,}", member["sha256"]] in lines  # whole hashes, whatever the terminal
+
+
+def test_inspect_says_what_concerns_this_model_in_few_figures(run, exported, tmp_path):
+    shown = edgetext("inspect", exported.path).stdout
+    rows = dict(line.split(maxsplit=1) for line in shown.splitlines() if line.startswith("  "))
+    assert rows["portable"] == "no, onnxruntime's own operators too"
+    assert not {"dropout", "bottleneck", "teacher.config.dropout"} & set(rows)
+    assert ("heads" in rows) == (rows["architecture"] == "transformer")
+    assert rows["perplexity.fp32"] == f"{exported.quality.perplexity_fp32:.5g}"
+    path = export_run(run, tmp_path / "p.etx", "fp32", portable=True, quality_tokens=50).path
+    assert "yes, ONNX's standard operators only" in edgetext("inspect", path).stdout
+
+
+def test_a_name_that_is_no_bundles_is_refused(run, tmp_path):
+    result = edgetext("export", run, "-o", tmp_path / "model")
+    assert result.exit_code == 1
+    assert "model is no name of a bundle; call it model.etx (-o)" in result.output
 
 
 def test_verify_replays_the_golden_tokens(exported):

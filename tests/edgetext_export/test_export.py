@@ -65,7 +65,9 @@ def test_the_same_run_gives_the_same_bytes(run, exported, tmp_path):
 
 
 def test_int8_is_less_than_half_of_fp32_even_when_tiny(run, tmp_path):
-    sizes = {p: export_run(run, tmp_path / p, p, quality_tokens=50).model_bytes for p in ("int8", "fp32")}
+    sizes = {
+        p: export_run(run, tmp_path / f"{p}.etx", p, quality_tokens=50).model_bytes for p in ("int8", "fp32")
+    }
     assert sizes["int8"] < 0.5 * sizes["fp32"]
 
 
@@ -159,5 +161,5 @@ class TestRefusals:
     def test_an_output_that_fails_while_it_is_written(self, spoilt):
         # A name of 250 characters is allowed, the longer one of its draft is not.
         self.refused(
-            spoilt, ExportError, "could not be written", output=spoilt / ("m" * 250), quality_tokens=50
+            spoilt, ExportError, "could not be written", output=spoilt / f"{'m' * 246}.etx", quality_tokens=50
         )
