@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     help="CPUs the bundle is for; generic is safe on all.",
 )
 @click.option(
-    "--tune", is_flag=True, help="With --int8: store the weights as is fastest here, by measurement."
+    "--tune",
+    is_flag=True,
+    help="With --int8: store the weights as is fastest here, by measurement; within --max-flip if given.",
 )
 @click.option("--max-mb", type=float, help="Refuse a bundle larger than this (10⁶ bytes).")
 @click.option("--max-ms", type=float, help="… slower than this per token, here, at one thread.")

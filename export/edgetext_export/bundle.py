@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from edgetext_export.golden import record_golden
 from edgetext_export.graph import StepGraph, build_step_graph
 from edgetext_export.huggingface import read_huggingface
 from edgetext_export.mobile import Mobile, checked_mobile, mobile_paths
-from edgetext_export.moments import read_moments
-from edgetext_export.parity import Parity, check_parity, measure_parity
+from edgetext_export.moments import Moments, read_moments
+from edgetext_export.parity import Parity, check_parity, flip_rate, measure_parity
 from edgetext_export.recipes import Precision, Recipe, Target, find_recipe
-from edgetext_export.rounding import FloatArray, Rounding
+from edgetext_export.rounding import Rounding
 from edgetext_export.source import Source, read_source
 from edgetext_export.static import DEFAULT, Method, calibrate
 from edgetext_export.timing import measure_ms
@@ -33,6 +33,7 @@ from edgetext_export.traced import Traced
 from edgetext_export.traced_graph import build_traced_graph
 from edgetext_export.tuning import tune
 from edgetext_runtime.bundle import Bundle, Manifest
+from edgetext_runtime.engine import StepBackend
 from edgetext_runtime.generator import Generator
 from edgetext_runtime.rating import MEMBER
 from edgetext_runtime.sampling import GenerationDefaults, SamplingParams
@@ -43,6 +44,8 @@ QUALITY_TOKENS = 20_000
 """Test tokens that the quality record is measured on, at most."""
 MIN_STEPS = 512
 """Positions to feed token by token, where that is not a fifth of them."""
+TUNING_TOKENS = 5_000
+"""Validation tokens that flips of candidates are counted on, at most."""
 GENERATION = GenerationDefaults(SamplingParams(temperature=0.8, top_k=40, top_p=0.95))
 """Sampling that a bundle uses when nothing is asked for."""
 
@@ -117,7 +120,8 @@ def export_run(
         force: replace existing outputs.
         quality_tokens: most test tokens for the quality record.
         target: class of CPUs the bundle is made for (`edgetext_export.recipes.Recipe.at`).
-        tuned: take the fastest of a few ways to store 8-bit weights; its timings go into the manifest.
+        tuned: take the fastest of a few ways to store 8-bit weights, with a gate on flips the fastest that
+            keeps to it on validation text; its measurements go into the manifest.
         gates: limits of size, time and loss; a bundle that misses one is not written.
         corpus: of a Hugging Face directory: text to measure it on (default: the embedded corpus).
         context: of a Hugging Face directory: most tokens its cache holds.
@@ -136,15 +140,17 @@ def export_run(
         CheckpointError: if the run has no finished student, or a file of it is damaged.
     """
     started, run_dir = time.perf_counter(), Path(run_dir)
-    chosen = _recipe(recipe, target, calibration, portable)
+    chosen = _recipe(recipe, target, calibration, portable, tuned)
     label = f"{recipe}-portable" if portable else recipe
     path = output_path(run_dir, output, label)
     wanted = (path, *mobile_paths(path)) if mobile else (path,)
     source = _read(
         run_dir, corpus, context, quality_tokens, discriminator, lambda: check_outputs(wanted, force)
     )
-    chosen = _tuned(chosen, source) if tuned else chosen
-    graph = _graph(source, chosen, calibration or DEFAULT, rounding)
+    moments = _moments(source, chosen, rounding)
+    chosen = _tuned(chosen, source, moments, gates.max_flip) if tuned else chosen
+    graph = _graph(source, chosen, calibration or DEFAULT, moments)
+    del moments
     manifest, members = _draft(source, graph, generation)
     if discriminator:
         from edgetext_export.discriminator import checked_discriminator  # 50 MB, with its trainer
@@ -173,9 +179,13 @@ def export_run(
     )
 
 
-def _recipe(name: str, target: Target, calibration: Method | None, portable: bool) -> Recipe:
-    """The recipe at its target; refuses a calibration that it would not use."""
+def _recipe(name: str, target: Target, calibration: Method | None, portable: bool, tuned: bool) -> Recipe:
+    """The recipe at its target; refuses a calibration or tuning that it would not use."""
     recipe = find_recipe(name).at(target)
+    if tuned and (name != "int8" or portable):
+        raise ExportError(
+            f"--tune is for the recipe int8, not {f'{name} with --portable' if portable else name}"
+        )
     if calibration is not None and not recipe.static:
         raise ExportError(f"--calibration is for the recipe int8-static, not {name}")
     return recipe.as_portable() if portable else recipe
@@ -204,15 +214,15 @@ def _read(
     return read_huggingface(directory, corpus=corpus, tokens=tokens, context=context)
 
 
-def _graph(source: Source, recipe: Recipe, calibration: Method, rounding: Rounding | None) -> StepGraph:
+def _graph(source: Source, recipe: Recipe, calibration: Method, moments: Moments) -> StepGraph:
     """The step graph, calibrated where the recipe wants it."""
-    graph = _build(source, recipe, _moments(source, recipe, rounding))
+    graph = _build(source, recipe, moments)
     if not recipe.static:
         return graph
     return calibrate(graph, recipe, source.calibration(), calibration, source.config.context or None)
 
 
-def _moments(source: Source, recipe: Recipe, rounding: Rounding | None) -> Mapping[str, FloatArray]:
+def _moments(source: Source, recipe: Recipe, rounding: Rounding | None) -> Moments:
     """What weights are rounded by; nothing where that is to the nearest level."""
     if rounding is not None and (recipe.static or not recipe.quantised):
         raise ExportError(f"--rounding is for weights that are quantised here, not for {recipe.name}")
@@ -230,7 +240,7 @@ def _moments(source: Source, recipe: Recipe, rounding: Rounding | None) -> Mappi
         return {}
 
 
-def _build(source: Source, recipe: Recipe, moments: Mapping[str, FloatArray] | None = None) -> StepGraph:
+def _build(source: Source, recipe: Recipe, moments: Moments | None = None) -> StepGraph:
     """The step graph: written for the model's kind, or around its trace."""
     if isinstance(source.config, Traced):
         if recipe.portable:
@@ -286,20 +296,24 @@ def _measured_members(generator: Generator, quality: Parity, source: Source) -> 
     return {"quality.json": _json(quality.to_dict()), "golden.json": golden, "CARD.md": card.encode()}
 
 
-def _tuned(recipe: Recipe, source: Source) -> Recipe:
-    """The recipe as it is fastest on this machine."""
-    if recipe.name != "int8" or recipe.portable:
-        name = f"{recipe.name} with --portable" if recipe.portable else recipe.name
-        raise ExportError(f"--tune is for the recipe int8, not {name}")
+def _tuned(recipe: Recipe, source: Source, moments: Moments, most: float | None) -> Recipe:
+    """The recipe as it is fastest on this machine, among what keeps to a share of flips."""
 
     def build(candidate: Recipe) -> StepSession:
-        graph = _build(source, candidate)
+        graph = _build(source, candidate, moments)
         manifest = bundle_manifest(
             source.config, graph, source.tokenizer, name=source.name, provenance={}, licence="not stated"
         )
         return StepSession(graph.model, manifest)
 
-    return tune(recipe, source.config.kind, source.config.tied, build)
+    if most is None:
+        return tune(recipe, source.config.kind, source.config.tied, build)
+    text = source.calibration()
+
+    def flips(session: StepBackend) -> float:
+        return flip_rate(source.model, session, text, windows=source.windows, limit=TUNING_TOKENS)
+
+    return tune(recipe, source.config.kind, source.config.tied, build, flips, most)
 
 
 def bundle_manifest(

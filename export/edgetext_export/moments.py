@@ -19,6 +19,8 @@ from edgetext_export.graph import StepGraph
 from edgetext_export.rounding import FloatArray
 from edgetext_runtime.backend import load_model
 
+Moments = Mapping[str, FloatArray]
+"""[K,K] of every matrix [N,K], by its name."""
 WINDOWS = 64
 """Pieces of text that are read."""
 WIDEST = 3072
@@ -36,9 +38,7 @@ class _Read(NamedTuple):
     """Whether the matrix is also the embedding."""
 
 
-def read_moments(
-    graph: StepGraph, text: NDArray[np.unsignedinteger[Any]], context: int | None
-) -> Mapping[str, FloatArray]:
+def read_moments(graph: StepGraph, text: NDArray[np.unsignedinteger[Any]], context: int | None) -> Moments:
     """Return the means [K,K] of x_i x_j over tokens for every matrix [N,K], by its name.
 
     Args:

@@ -121,14 +121,7 @@ def measure_parity(
     Raises:
         ExportError: if the stream is too short.
     """
-    from edgetext.evaluate.likelihood import WINDOW
-    from edgetext.training.data import evaluation_rows
-
-    if len(stream) < 2:
-        raise ExportError(
-            "the test split has fewer than two tokens, so nothing can be measured; use a larger corpus"
-        )
-    rows = evaluation_rows(stream, min(WINDOW, session.manifest.context_length or WINDOW), windows, limit)
+    rows = _rows(session, stream, windows, limit)
     total = int(rows[:, 1].sum())
     nll = np.zeros(2)
     done = flips = steps = step_flips = 0
@@ -171,6 +164,18 @@ def measure_parity(
     )
 
 
+def flip_rate(
+    model: GeneratorModel, session: StepBackend, stream: TokenStream, *, windows: str, limit: int
+) -> float:
+    """Share of positions whose likeliest token differs from torch's; arguments as of `measure_parity`."""
+    rows = _rows(session, stream, windows, limit)
+    flips = 0
+    for start, length in rows.tolist():
+        tokens = np.asarray(stream[start : start + length], np.int64)
+        flips += _flips(reference_logits(model, tokens), prompt_logits(session, tokens))
+    return flips / int(rows[:, 1].sum())
+
+
 def check_parity(parity: Parity, recipe: str) -> None:
     """Refuse an export that is not the model it was made from; `recipe` is the name of how it is stored.
 
@@ -197,6 +202,18 @@ def check_parity(parity: Parity, recipe: str) -> None:
             f"{recipe} raises perplexity by {parity.perplexity_increase:.1%} ({figures}); "
             f"the limit is {PERPLEXITY_TOLERANCE:.0%}: export with {_KINDER.get(recipe, '--int8 or --fp32')}"
         )
+
+
+def _rows(session: StepBackend, stream: TokenStream, windows: str, limit: int) -> IntArray:
+    """Start and number of targets of every window to measure, [windows, 2]."""
+    from edgetext.evaluate.likelihood import WINDOW
+    from edgetext.training.data import evaluation_rows
+
+    if len(stream) < 2:
+        raise ExportError(
+            "the split to measure on has fewer than two tokens, so nothing can be: use a larger corpus"
+        )
+    return evaluation_rows(stream, min(WINDOW, session.manifest.context_length or WINDOW), windows, limit)
 
 
 def reference_logits(model: GeneratorModel, tokens: IntArray) -> FloatArray:

@@ -1,6 +1,7 @@
 """Which way to store the weights is fastest here: whole steps of candidate graphs, measured in turns.
 
-Single products would mislead: what a product costs depends on how much of the model the cache holds.
+Single products would mislead: what a product costs depends on how much of the model the cache holds. With a
+limit to flips the fastest of those that keep to it is taken.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 from edgetext_export.golden import kernel
 from edgetext_export.recipes import COLUMNS, Recipe, Scheme
@@ -35,14 +37,23 @@ def candidates(recipe: Recipe, *, kind: str, tied: bool) -> dict[str, Recipe]:
     }
 
 
-def tune(recipe: Recipe, kind: str, tied: bool, build: Callable[[Recipe], StepBackend]) -> Recipe:
-    """Return the fastest of `candidates` on this machine at one thread, with the timings as its record.
+def tune(
+    recipe: Recipe,
+    kind: str,
+    tied: bool,
+    build: Callable[[Recipe], StepBackend],
+    flips: Callable[[StepBackend], float] | None = None,
+    most: float = 1.0,
+) -> Recipe:
+    """Return the fastest of `candidates` on this machine at one thread, with the measurements as its record.
 
     Args:
         recipe: an 8-bit recipe.
         kind: of the model, such as ``lstm``.
         tied: whether the output layer shares the embedding.
         build: makes a session of the model under a recipe.
+        flips: measures the share of positions whose likeliest token is not torch's; None: not looked at.
+        most: the largest such share that is taken, if a candidate keeps to it.
     """
     tried = candidates(recipe, kind=kind, tied=tied)
     sessions = {label: build(candidate) for label, candidate in tried.items()}
@@ -51,9 +62,14 @@ def tune(recipe: Recipe, kind: str, tied: bool, build: Callable[[Recipe], StepBa
         for label, session in sessions.items():
             taken[label] += _steps(session)
     microseconds = {label: round(median(samples) * 1e6, 1) for label, samples in taken.items()}
-    label = choose(microseconds)
-    record = {"chosen": label, "us_per_step": microseconds, "kernel": kernel()}
-    return replace(tried[label], record=record)
+    record: dict[str, Any] = {"us_per_step": microseconds, "kernel": kernel()}
+    admitted = microseconds
+    if flips is not None:
+        shares = {label: round(flips(session), 5) for label, session in sessions.items()}
+        record |= {"flips": shares, "max_flip": most}
+        admitted = {label: us for label, us in microseconds.items() if shares[label] <= most} or microseconds
+    label = choose(admitted)
+    return replace(tried[label], record={"chosen": label, **record})
 
 
 def choose(microseconds: Mapping[str, float]) -> str:
