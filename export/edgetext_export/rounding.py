@@ -36,7 +36,7 @@ def spare_products(
         moments: [K,K], means over tokens of x_i x_j for the inputs x [K].
     """
     diagonal = moments.diagonal()
-    if not diagonal.any():  # nothing was ever read
+    if not diagonal.any() or not np.isfinite(moments).all():  # nothing was ever read, or what is no number
         return np.clip(np.rint(weight / steps), low, high)
     order = np.argsort(-diagonal, kind="stable")
     factor = _factor(moments[np.ix_(order, order)])

@@ -92,6 +92,11 @@ def _places(g: GraphBuilder, heads: int) -> str:
     return g.node("Concat", wide, axis=3)
 
 
+def _turns(attributes: Mapping[str, Any]) -> bool:
+    """Whether a Transpose of a matrix turns it; without ``perm`` it does."""
+    return list(attributes.get("perm", (1, 0))) == [1, 0]
+
+
 class _Writer:
     """Takes nodes over, one after the other."""
 
@@ -117,10 +122,10 @@ class _Writer:
         """Write a node through `Layers`, or remember it; returns whether it was one of those."""
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         match node.op_type:
-            case "Transpose" if self._is_matrix(node.input[0]) and list(attributes["perm"]) == [1, 0]:
+            case "Transpose" if self._is_matrix(node.input[0]) and _turns(attributes):
                 self._turned[node.output[0]] = node.input[0]  # written when somebody else wants it
                 return True
-            case "Gather" if self._matrix_name(node.input[0]) == _TABLE:
+            case "Gather" if not attributes.get("axis") and self._matrix_name(node.input[0]) == _TABLE:
                 self._look_up(node)
                 return True
             case "MatMul":
@@ -141,6 +146,8 @@ class _Writer:
         if weight is None or (has_bias and node.input[2] not in self._stored):
             return False
         bias = onnx.numpy_helper.to_array(self._stored[node.input[2]]) if has_bias else None
+        if bias is not None and bias.shape != weight.shape[:1]:  # broadcast: left to Gemm
+            return False
         self._product(node, node.input[1], weight, bias)
         return True
 

@@ -54,7 +54,8 @@ def test_without_correlation_every_weight_goes_to_its_nearest_level():
     weight = np.random.default_rng(2).standard_normal((9, 70)).astype(np.float32)
     steps = np.full_like(weight, 0.1)
     nearest = np.clip(np.rint(weight / steps), -8, 7)
-    for moments in (np.diag(np.arange(1, 71, dtype=np.float32)), np.zeros((70, 70), np.float32)):
+    nothing, wild = np.zeros((70, 70), np.float32), np.full((70, 70), np.inf, np.float32)
+    for moments in (np.diag(np.arange(1, 71, dtype=np.float32)), nothing, wild):
         np.testing.assert_array_equal(spare_products(weight, steps, -8, 7, moments), nearest)
 
 
