@@ -42,8 +42,8 @@ from edgetext_runtime.tokenizer import Tokenizer
 
 QUALITY_TOKENS = 20_000
 """Test tokens that the quality record is measured on, at most."""
-MIN_STEPS = 512
-"""Positions to feed token by token, where that is not a fifth of them."""
+MIN_STEPS, STEP_WORK = 512, 40_000_000_000
+"""Positions also fed token by token: all, as long as positions times parameters stay below this."""
 TUNING_TOKENS = 5_000
 """Validation tokens that flips of candidates are counted on, at most."""
 GENERATION = GenerationDefaults(SamplingParams(temperature=0.8, top_k=40, top_p=0.95))
@@ -281,7 +281,7 @@ def _quality(
         source.stream,
         windows=source.windows,
         limit=tokens,
-        step_limit=max(MIN_STEPS, tokens // 5),
+        step_limit=max(MIN_STEPS, min(tokens, STEP_WORK // source.config.parameters())),
         suppressed=source.tokenizer.suppressed,
         progress=progress,
     )
