@@ -19,6 +19,8 @@ from edgetext.training.settings import LoopSettings, OptimizerSettings, Precisio
 
 VOCABULARIES: dict[str, int] = {"bpe": 2048, "word": 8192, "char": 1024}
 """Most token ids by tokenizer kind, unless another number is given."""
+LABEL_CONTRAST = 1.0
+"""Weight of `distill.contrast.label_contrast` unless another is given."""
 WindowKind = Literal["stream", "document"]
 
 
@@ -82,6 +84,8 @@ class DistillConfig:
     """Whether models are compiled with torch.compile for training."""
     refine: RefineSettings = field(default_factory=RefineSettings)
     """The adversarial game."""
+    label_contrast: float | None = None
+    """Weight of the surprise at a text's label in every training on labelled text; None: `LABEL_CONTRAST`."""
     teacher_rate: float = 8e-3
     """Peak learning rate of a teacher that is trained."""
     finetune_rate: float = 3e-4
@@ -104,6 +108,7 @@ class DistillConfig:
         if self.vocab_size is not None and self.vocab_size < 1:
             raise ConfigError(f"--vocab-size is {self.vocab_size}; it must be at least 1")
         self._check_steps()
+        self._check_labels()
         self._check_teacher()
         self._check_refinement()
         for flag, budget in (("--budget-mb", self.budget_mb), ("--budget-ms", self.budget_ms)):
@@ -133,6 +138,24 @@ class DistillConfig:
         ):
             if steps < least:
                 raise ConfigError(f"{flag} is {steps}; it must be at least {least}")
+
+    def _check_labels(self) -> None:
+        if not 0 <= self.contrast < math.inf:
+            raise ConfigError(f"--label-contrast is {self.label_contrast}; it must be 0 or more")
+        if self.corpus.label_column is None:
+            return
+        given = "--label-column makes a conditioned generator"
+        if self.windows != "document":
+            raise ConfigError(f"{given}: a label belongs to a whole document; add --windows document")
+        if self.refine_steps:
+            raise ConfigError(f"{given}, which has no refinement yet; add --refine-steps 0")
+        if self.cache:
+            raise ConfigError(f"{given}, and a cache holds no labels; give --teacher instead of --cache")
+        if self.recipe.teacher_writes():
+            raise ConfigError(
+                f"{given}, and recipe {self.recipe.name!r} has the teacher write text, which has no label; "
+                f"take another --recipe"
+            )
 
     def _check_teacher(self) -> None:
         if self.teachers and self.cache:
@@ -165,6 +188,13 @@ class DistillConfig:
                 f"the refinement reads {span} tokens of each window, but --sequence-length is "
                 f"{self.sequence_length}; raise it, or {remedy}"
             )
+
+    @property
+    def contrast(self) -> float:
+        """Weight of the surprise at a text's label; 0 without labels."""
+        if self.corpus.label_column is None:
+            return 0.0
+        return LABEL_CONTRAST if self.label_contrast is None else self.label_contrast
 
     def loop(self, steps: int) -> LoopSettings:
         """Loop settings of a stage of so many steps."""

@@ -40,6 +40,9 @@ class Edgetext(llm.Model):
         seed: int | None = Field(default=None, description="Give the same text again")
         stop: str | None = Field(default=None, description="End before this text")
         regex: str | None = Field(default=None, description="Write a full match of this pattern")
+        label: str | None = Field(
+            default=None, description="What the text should be, of a bundle with labels"
+        )
 
     def __init__(self, name: str, path: Path) -> None:
         self.model_id = PREFIX + name

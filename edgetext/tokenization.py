@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgetext.errors import ConfigError, CorpusError
+from edgetext.tokenizer_sections import DECODERS, PRE_TOKENIZERS
 from edgetext_runtime.errors import DependencyError
 from edgetext_runtime.tokenizer_format import (
-    DECODERS,
     EOS,
     PAD,
-    PRE_TOKENIZERS,
     UNK,
     WORD_PATTERN,
     Kind,

@@ -18,7 +18,7 @@ def byte_level_tokenizer(family, vocab_size=420):
     """A byte-level BPE as GPT-2 or Llama 3 have theirs, as the library writes it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from edgetext_runtime.tokenizer_format import LLAMA3_REGEX
+    from edgetext.tokenizer_sections import LLAMA3_REGEX
 
     tokenizer = Tokenizer(models.BPE())
     if family == "gpt2":

@@ -28,8 +28,7 @@ class Worker:
 
     Args:
         job: ``path``, ``threads``, ``provider``, ``prompt``, ``prompt_lengths``, and ``sampling``, as
-        keywords
-            of ``Generator.stream``.
+            keywords of ``Generator.stream``. A conditioned bundle is asked for its first label.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -38,7 +37,9 @@ class Worker:
         begin = perf_counter()
         self.generator: Generator = self._load()
         self.load_s = perf_counter() - begin
-        for _ in self.generator.stream(job["prompt"], max_new_tokens=1, seed=0, **job["sampling"]):
+        labels = self.generator.manifest.labels
+        self.options = job["sampling"] | ({"label": labels[0]} if labels else {})
+        for _ in self.generator.stream(job["prompt"], max_new_tokens=1, seed=0, **self.options):
             break
         self.prompts: list[str] = [job["prompt"]]
 
@@ -101,7 +102,7 @@ class Worker:
 
     def _first_piece(self, prompt: str, seed: int) -> float:
         begin = perf_counter()
-        for _ in self.generator.stream(prompt, max_new_tokens=1, seed=seed, **self.job["sampling"]):
+        for _ in self.generator.stream(prompt, max_new_tokens=1, seed=seed, **self.options):
             break
         return perf_counter() - begin
 
@@ -121,7 +122,7 @@ class Worker:
                 self.prompts[0],
                 max_new_tokens=tokens - generated + 1,
                 seed=seed + attempt,
-                **self.job["sampling"],
+                **self.options,
             )
             times = [perf_counter_ns() for _ in stream]
             end = perf_counter_ns()

@@ -54,6 +54,8 @@ def train_rater(
         raise ConfigError(f"--length is {length}; it must be from 8 to {MOST_PLACES}")
     directory = run / DIRECTORY
     student = load_model(run / "student")
+    if student.config.labels:
+        raise ConfigError(f"{run} has a student with labels, which a discriminator does not see yet")
     if student.config.context and length > student.config.context:
         raise ConfigError(f"--length is {length}, the student's context {student.config.context}; lower it")
     if directory.exists() and not (resume or force):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     help=".txt, .jsonl, .csv (each also .gz), .parquet, a dataset directory, '-' for stdin.",
 )
 @click.option("--column", metavar="NAME", help="Column or key with the text (jsonl, csv, parquet, datasets).")
+@click.option("--label-column", metavar="NAME", help="Column with every row's label, to write by label.")
 @click.option(
     "--unit",
     type=click.Choice(["line", "paragraph", "document"]),
@@ -110,6 +111,12 @@ if TYPE_CHECKING:
     type=float,
     metavar="W",
     help="Weight of soft targets; hard ones have 1 - W.  [default: the recipe's]",
+)
+@click.option(
+    "--label-contrast",
+    type=float,
+    metavar="W",
+    help="With labels: weight of telling a text's own from others.  [default: 1]",
 )
 @click.option("--teacher-rate", default=8e-3, metavar="LR", help="Teacher's peak learning rate.")
 @click.option("--finetune-rate", default=3e-4, metavar="LR", help="Peak rate of fine-tuning a teacher.")
@@ -259,6 +266,7 @@ def _refuse_unused(config: DistillConfig) -> None:
         "written_tokens": (cached or not recipe.teacher_writes()) and "the teacher writes nothing here",
         "cache": not recipe.needs_teacher() and f"recipe {recipe.name!r} uses no teacher",
         "assistant": not recipe.needs_teacher() and f"recipe {recipe.name!r} uses no teacher",
+        "label_contrast": config.corpus.label_column is None and "it goes with --label-column",
         "valid_fraction": config.corpus.valid_source is not None and "--valid-corpus gives the whole split",
         "test_fraction": config.corpus.test_source is not None and "--test-corpus gives the whole split",
     }

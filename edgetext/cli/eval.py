@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 _PATH = click.Path(path_type=Path)
-CORPUS = ("column", "unit", "valid_fraction", "test_fraction", "split_seed")
+CORPUS = ("column", "label_column", "unit", "valid_fraction", "test_fraction", "split_seed")
 
 
 @click.command(
@@ -19,6 +19,7 @@ CORPUS = ("column", "unit", "valid_fraction", "test_fraction", "split_seed")
 @click.option("--corpus", required=True, metavar="SOURCE", help="Text to judge against, as for distill.")
 @click.option("--test-corpus", metavar="SOURCE", help="Test text of its own.")
 @click.option("--column", metavar="NAME", help="Column or key with the text.")
+@click.option("--label-column", metavar="NAME", help="Column with the labels: judges texts by label.")
 @click.option("--unit", type=click.Choice(["line", "paragraph", "document"]), help="What one document is.")
 @click.option("--valid-fraction", default=0.05, metavar="P", help="Share kept for validation.")
 @click.option("--test-fraction", default=0.05, metavar="P", help="Share kept for the test.")
@@ -47,6 +48,15 @@ CORPUS = ("column", "unit", "valid_fraction", "test_fraction", "split_seed")
     type=click.Choice(["likelihood", "top", "resample"]),
     help="With --best-of, which is kept: the likeliest, or by the discriminator; again for several.  "
     "[default: resample]",
+)
+@click.option(
+    "--label-strength",
+    "label_strengths",
+    multiple=True,
+    type=float,
+    default=(1.0,),
+    metavar="S",
+    help="Of conditioned bundles; again for several.",
 )
 @click.option("-o", "--output", type=_PATH, metavar="DIR", help="Write the record, a page, the frontier.")
 @click.option("--force", is_flag=True, help="Replace them.")

@@ -35,6 +35,8 @@ import click
 @click.option("--regex", metavar="PATTERN", help="Write a full match of PATTERN.")
 @click.option("--json-schema", metavar="FILE", help="Write a JSON document of the schema in FILE.")
 @click.option("--logprobs", is_flag=True, default=None, help="Log-probabilities in the JSON line.")
+@click.option("--label", metavar="NAME", help="What the text should be: a label of the bundle.")
+@click.option("--label-strength", type=float, metavar="S", help="Above 1: further from other labels.")
 @click.option(
     "--context-policy",
     type=click.Choice(["error", "truncate_left", "slide"]),

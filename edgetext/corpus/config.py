@@ -31,6 +31,7 @@ class CorpusConfig:
         test_source: a source of its own for the test; `source` is then not split for it.
         split_seed: changes which documents these are.
         max_document_mb: a document longer than this (2**20 bytes of UTF-8) is an error.
+        label_column: the column or key with the label of every row, to condition a generator on.
     """
 
     source: str = BUILTIN
@@ -42,6 +43,7 @@ class CorpusConfig:
     max_document_mb: float = 64.0
     valid_source: str | None = None
     test_source: str | None = None
+    label_column: str | None = None
 
     def __post_init__(self) -> None:
         if not self.source.strip():
@@ -53,6 +55,10 @@ class CorpusConfig:
                 )
         if self.unit is not None and self.unit not in _UNITS:
             raise ConfigError(f"unknown unit {self.unit!r}; use --unit {', '.join(_UNITS)}")
+        if self.label_column is not None and self.unit in ("line", "paragraph"):
+            raise ConfigError(f"--label-column labels whole rows; leave out --unit {self.unit}")
+        if self.label_column is not None and self.label_column == self.column:
+            raise ConfigError("--label-column and --column name the same column; the text is another")
         for flag, fraction in (
             ("--valid-fraction", self.valid_fraction),
             ("--test-fraction", self.test_fraction),

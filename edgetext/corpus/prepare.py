@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from math import ceil
@@ -18,10 +18,12 @@ from typing import Any
 
 from edgetext.corpus.builtin import LICENCE
 from edgetext.corpus.config import CorpusConfig
+from edgetext.corpus.labels import LabelledText
 from edgetext.corpus.sources import source_kind
 from edgetext.corpus.split import SPLITS, Split, labelled_documents
 from edgetext.corpus.streams import TokenWriter
 from edgetext.errors import CorpusError
+from edgetext.models.config import MOST_LABELS
 from edgetext.tokenization import TokenizerKind, check_tokenizer_options, split_long, train_tokenizer
 from edgetext_runtime.tokenizer import Tokenizer
 
@@ -67,6 +69,7 @@ class CorpusRecord:
         config: the resolved `CorpusConfig`.
         tokenizer: kind, vocab_size, the vocab_size asked for, and the sha256 of tokenizer.json.
         python: the version whose documentation was read; only of the builtin corpus.
+        labels: documents of every label, by name in order; only with a label column.
     """
 
     source: str
@@ -79,6 +82,7 @@ class CorpusRecord:
     config: dict[str, Any]
     tokenizer: dict[str, Any]
     python: str | None = None
+    labels: dict[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what is written to `corpus.json`."""
@@ -107,9 +111,20 @@ class _Census:
     documents: Counter[str] = field(default_factory=Counter)
     characters: Counter[str] = field(default_factory=Counter)
     digest: Any = field(default_factory=hashlib.sha256)
+    labels: Counter[tuple[Split, str]] = field(default_factory=Counter)
 
-    def count(self, documents: Iterable[tuple[Split, str]]) -> Iterator[tuple[Split, str]]:
+    def count(
+        self, documents: Iterable[tuple[Split, str]], config: CorpusConfig
+    ) -> Iterator[tuple[Split, str]]:
         for split, text in documents:
+            if isinstance(text, LabelledText):
+                self.labels[split, text.label] += 1
+                self.digest.update(text.label.encode() + b"\0")
+            elif config.label_column is not None:
+                raise CorpusError(
+                    f"{config.source} has a text without a label ({text[:40]!r}): the only document, or "
+                    f"plain text; leave out --label-column"
+                )
             data = text.encode()
             self.digest.update(len(data).to_bytes(8, "little") + data)
             self.documents[split] += 1
@@ -169,8 +184,9 @@ def prepare_corpus(
         (work / "tokenizer.json").write_bytes(data)
         (work / "data").mkdir()
         second = _Census()
+        names = _label_names(first)
         splits = _write_streams(
-            second, config, stdin, data, work / "data", sum(first.documents.values()), report
+            second, config, stdin, data, work / "data", sum(first.documents.values()), report, names
         )
         if first.digest.digest() != second.digest.digest():
             raise CorpusError(f"{config.source} changed while it was being read; run the command again")
@@ -205,7 +221,7 @@ def _spool(path: Path) -> Path:
 
 
 def _documents(census: _Census, config: CorpusConfig, stdin: Path | None) -> Iterator[tuple[Split, str]]:
-    return census.count(labelled_documents(config, stdin))
+    return census.count(labelled_documents(config, stdin), config)
 
 
 def _train_texts(
@@ -220,6 +236,7 @@ def _train_texts(
     total = sum(census.documents.values())
     report("tokenizer", total, total)
     _check_documents(config, census)
+    _check_labels(config, census)
 
 
 def _check_documents(config: CorpusConfig, census: _Census) -> None:
@@ -240,6 +257,28 @@ def _check_documents(config: CorpusConfig, census: _Census) -> None:
     )
 
 
+def _label_names(census: _Census) -> list[str]:
+    """All labels in order; none without a label column."""
+    return sorted({label for _, label in census.labels})
+
+
+def _check_labels(config: CorpusConfig, census: _Census) -> None:
+    """Refuse labels that a generator cannot learn."""
+    names = _label_names(census)
+    if config.label_column is None:
+        return
+    if not 2 <= len(names) <= MOST_LABELS:
+        raise CorpusError(
+            f"{config.source}: column {config.label_column!r} holds {len(names):,} different labels; a label "
+            f"column has 2 to {MOST_LABELS} (--label-column)"
+        )
+    if unseen := [name for name in names if not census.labels["train", name]]:
+        raise CorpusError(
+            f"{config.source}: no training document has the label {', '.join(unseen)}; give more text of it, "
+            f"or another --split-seed"
+        )
+
+
 def _check_tokens(config: CorpusConfig, splits: dict[str, SplitRecord]) -> None:
     for name, fewest in _FEWEST_TOKENS.items():
         if splits[name].tokens < fewest:
@@ -258,9 +297,12 @@ def _write_streams(
     folder: Path,
     total: int,
     report: Progress,
+    labels: Sequence[str],
 ) -> dict[str, SplitRecord]:
-    """Encodes every document into the stream of its split."""
+    """Encodes every document into the stream of its split, and numbers its label."""
     coder = Tokenizer.from_json(tokenizer)
+    numbers = {name: number for number, name in enumerate(labels)}
+    own: dict[str, list[int]] = {split: [] for split in SPLITS}
     unknown: Counter[str] = Counter()
     with ExitStack() as stack:
         writers = {
@@ -276,7 +318,14 @@ def _write_streams(
                 if coder.unk_id is not None:
                     unknown[split] += ids.count(coder.unk_id)
             writers[split].end_document()
+            if isinstance(text, LabelledText):
+                own[split].append(numbers.get(text.label, 0))
         report("tokens", total, total)
+    if labels:
+        import numpy as np
+
+        for split in SPLITS:
+            np.save(folder / f"{split}.labels.npy", np.array(own[split], np.uint16))
     return {
         split: SplitRecord(
             documents=census.documents[split],
@@ -316,6 +365,8 @@ def _record(
             "sha256": hashlib.sha256(tokenizer).hexdigest(),
         },
         python=platform.python_version() if kind == "builtin" else None,
+        labels={name: sum(census.labels[split, name] for split in SPLITS) for name in _label_names(census)}
+        or None,
     )
 
 
@@ -323,7 +374,7 @@ def _publish(work: Path, out_dir: Path) -> None:
     """Moves the finished files into place; while corpus.json is absent the directory counts as unprepared."""
     (out_dir / "corpus.json").unlink(missing_ok=True)
     (out_dir / "data").mkdir(exist_ok=True)
-    for split in SPLITS:
-        (work / "data" / f"{split}.npy").replace(out_dir / "data" / f"{split}.npy")
+    for path in (work / "data").iterdir():
+        path.replace(out_dir / "data" / path.name)
     (work / "tokenizer.json").replace(out_dir / "tokenizer.json")
     (work / "corpus.json").replace(out_dir / "corpus.json")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgetext.corpus.builtin import python_docs
 from edgetext.corpus.config import BUILTIN, CorpusConfig
+from edgetext.corpus.labels import with_label
 from edgetext.corpus.lines import document_too_long, read_lines
 from edgetext.corpus.tables import is_saved_dataset, read_csv, read_jsonl, read_parquet, read_saved_dataset
 from edgetext.errors import CorpusError
@@ -46,7 +47,7 @@ def iter_documents(config: CorpusConfig, *, stdin: Path | None = None) -> Iterat
             ) from None
         if size > limit:
             raise document_too_long(where, limit)
-        yield document
+        yield with_label(document, text)
 
 
 def source_kind(config: CorpusConfig) -> str:
@@ -86,7 +87,7 @@ def _texts(config: CorpusConfig, stdin: Path | None) -> Iterator[tuple[str, str]
         for file in _data_files(path):
             yield from _file(file, config)
     elif kind == "dataset":
-        yield from _cut(read_saved_dataset(path, config.column), config.unit)
+        yield from _cut(read_saved_dataset(path, config.column, config.label_column), config.unit)
     else:
         yield from _file(path, config)
 
@@ -99,11 +100,11 @@ def _file(path: Path, config: CorpusConfig) -> Iterator[tuple[str, str]]:
         yield from _plain_text(path, str(path), config)
         return
     if suffix == ".jsonl":
-        rows = read_jsonl(path, config.column, config.max_document_bytes)
+        rows = read_jsonl(path, config.column, config.max_document_bytes, config.label_column)
     elif suffix == ".csv":
-        rows = read_csv(path, config.column, config.max_document_bytes)
+        rows = read_csv(path, config.column, config.max_document_bytes, config.label_column)
     else:
-        rows = read_parquet(path, config.column)
+        rows = read_parquet(path, config.column, config.label_column)
     yield from _cut(rows, config.unit)
 
 

@@ -1,4 +1,7 @@
-"""Rows of JSON lines, CSV, Parquet and saved Hugging Face datasets: (where it is, text) of one column."""
+"""Rows of JSON lines, CSV, Parquet and saved Hugging Face datasets: (where it is, text) of one column.
+
+With a label column the texts are `LabelledText`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgetext.corpus.labels import LabelledText, label_of
 from edgetext.corpus.lines import document_too_long, read_lines
 from edgetext.errors import CorpusError
 from edgetext_runtime.errors import DependencyError
@@ -18,7 +22,9 @@ _DEFAULT_COLUMN = "text"
 _BATCH_ROWS = 256
 
 
-def read_jsonl(path: Path, column: str | None, limit: int) -> Iterator[tuple[str, str]]:
+def read_jsonl(
+    path: Path, column: str | None, limit: int, label: str | None = None
+) -> Iterator[tuple[str, str]]:
     """Yields the texts of a file with one JSON object per line; null counts as empty.
 
     Raises:
@@ -43,13 +49,16 @@ def read_jsonl(path: Path, column: str | None, limit: int) -> Iterator[tuple[str
                 f"each line"
             )
         if column is None:
-            column = _choose(_holding_strings(row), None, where)
-        elif column not in row:
-            raise _no_column(column, _holding_strings(row), where)
-        yield where, _text_of(row[column], column, where)
+            column = _choose(_apart(_holding_strings(row), label), None, where)
+        for name in (column, label):
+            if name is not None and name not in row:
+                raise _no_column(name, _holding_strings(row), where)
+        yield where, _text_of(row[column], column, where, label, row.get(str(label)))
 
 
-def read_csv(path: Path, column: str | None, limit: int) -> Iterator[tuple[str, str]]:
+def read_csv(
+    path: Path, column: str | None, limit: int, label: str | None = None
+) -> Iterator[tuple[str, str]]:
     """Yields the texts of one column of a comma-separated file whose first row holds the names.
 
     Raises:
@@ -59,7 +68,7 @@ def read_csv(path: Path, column: str | None, limit: int) -> Iterator[tuple[str, 
     csv.field_size_limit(max(csv.field_size_limit(), limit + 1))
     rows = csv.reader((line for _, line in read_lines(path, str(path), limit)), strict=True)
     header: list[str] = []
-    index = 0
+    index = labels = 0
     start = 1
     try:
         for row in rows:
@@ -69,8 +78,10 @@ def read_csv(path: Path, column: str | None, limit: int) -> Iterator[tuple[str, 
                 continue
             if not header:
                 header = row
-                column = _choose(dict.fromkeys(header, True), column, where)
+                names = dict.fromkeys(header, True)
+                column = _choose(_apart(names, label), column, where)
                 index = header.index(column)
+                labels = 0 if label is None else header.index(_choose(names, label, where))
             elif len(row) != len(header):
                 raise CorpusError(
                     f"{where}: {len(row)} fields where the first row has {len(header)} "
@@ -78,7 +89,7 @@ def read_csv(path: Path, column: str | None, limit: int) -> Iterator[tuple[str, 
                     'with a comma, a quote or a line end in it has to stand in quotes, "like ""this"""'
                 )
             else:
-                yield where, row[index]
+                yield where, _text_of(row[index], str(column), where, label, row[labels])
     except csv.Error as error:
         if "field larger than" in str(error):
             raise document_too_long(f"{path}, line {start}", limit) from None
@@ -88,7 +99,7 @@ def read_csv(path: Path, column: str | None, limit: int) -> Iterator[tuple[str, 
         ) from None
 
 
-def read_parquet(path: Path, column: str | None) -> Iterator[tuple[str, str]]:
+def read_parquet(path: Path, column: str | None, label: str | None = None) -> Iterator[tuple[str, str]]:
     """Yields the texts of one column of a Parquet file, a batch of rows at a time.
 
     Raises:
@@ -103,9 +114,10 @@ def read_parquet(path: Path, column: str | None) -> Iterator[tuple[str, str]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             types = {field.name: _is_string(field.type) for field in file.schema_arrow}
-            column = _choose(types, column, str(path))
-            batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=[column])
-            yield from _rows((batch.column(0).to_pylist() for batch in batches), column, path)
+            column = _choose(_apart(types, label), column, str(path))
+            wanted = _wanted(types, column, label, path)
+            batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted)
+            yield from _rows((batch.to_pydict() for batch in batches), column, path, label)
     except (pyarrow.ArrowException, OSError) as error:
         raise CorpusError(
             f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}); copy or download it again"
@@ -117,7 +129,9 @@ def is_saved_dataset(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def read_saved_dataset(folder: Path, column: str | None) -> Iterator[tuple[str, str]]:
+def read_saved_dataset(
+    folder: Path, column: str | None, label: str | None = None
+) -> Iterator[tuple[str, str]]:
     """Yields the texts of one column of a dataset saved with the ``datasets`` library, memory-mapped.
 
     Of a dataset with several splits only ``train`` is read: what is set aside should not be trained on.
@@ -146,18 +160,35 @@ def read_saved_dataset(folder: Path, column: str | None) -> Iterator[tuple[str, 
     kinds = {
         name: getattr(kind, "dtype", "") in ("string", "large_string") for name, kind in data.features.items()
     }
-    column = _choose(kinds, column, str(folder))
-    batches = data.select_columns([column]).with_format(None).iter(batch_size=_BATCH_ROWS)
-    yield from _rows((batch[column] for batch in batches), column, folder)
+    column = _choose(_apart(kinds, label), column, str(folder))
+    wanted = _wanted(kinds, column, label, folder)
+    batches = data.select_columns(wanted).with_format(None).iter(batch_size=_BATCH_ROWS)
+    yield from _rows(batches, column, folder, label)
 
 
-def _rows(batches: Iterable[Iterable[object]], column: str, path: Path) -> Iterator[tuple[str, str]]:
+def _rows(
+    batches: Iterable[Mapping[str, list[object]]], column: str, path: Path, label: str | None
+) -> Iterator[tuple[str, str]]:
     number = 0
     for batch in batches:
-        for value in batch:
+        for value, own in zip(batch[column], batch[label or column], strict=True):
             number += 1
             where = f"{path}, row {number}"
-            yield where, _text_of(value, column, where)
+            yield where, _text_of(value, column, where, label, own)
+
+
+def _apart(columns: Mapping[str, bool], label: str | None) -> dict[str, bool]:
+    """The columns that the text may be in."""
+    return {name: is_string for name, is_string in columns.items() if name != label}
+
+
+def _wanted(columns: Mapping[str, bool], column: str, label: str | None, path: Path) -> list[str]:
+    """The columns to read."""
+    if label is None:
+        return [column]
+    if label not in columns:
+        raise _no_column(label, columns, str(path))
+    return [column, label]
 
 
 def _holding_strings(row: Mapping[str, object]) -> dict[str, bool]:
@@ -200,11 +231,12 @@ def _listed(columns: Mapping[str, bool]) -> str:
     return f"choose with --column: {', '.join(strings)}" if strings else f"columns: {', '.join(columns)}"
 
 
-def _text_of(value: object, column: str, where: str) -> str:
-    if isinstance(value, str):
-        return value
+def _text_of(value: object, column: str, where: str, label: str | None, own: object) -> str:
+    """Returns the text of a row, with its label if there is a label column, whose value is ``own``."""
     if value is None:
         return ""
+    if isinstance(value, str):
+        return value if label is None or not value else LabelledText(value, label_of(own, label, where))
     raise CorpusError(
         f"{where}: column {column!r} holds {type(value).__name__} {str(value)[:40]!r}, not text; choose "
         "another with --column"

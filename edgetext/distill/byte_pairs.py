@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetext.tokenization import tokenizer_document
-from edgetext_runtime.tokenizer_format import LLAMA3_REGEX, Pattern, byte_alphabet
+from edgetext.tokenizer_sections import LLAMA3_REGEX
+from edgetext_runtime.tokenizer_format import Pattern, byte_alphabet
 
 __all__ = ["keep_tokens", "translate"]
 

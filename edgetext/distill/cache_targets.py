@@ -99,6 +99,8 @@ def cache_targets(
     )
     _check_not_inside([*teachers, run], directory)
     given = [load_teacher(path) for path in teachers]
+    if any(model.config.labels for model in given):
+        raise ConfigError("a cache holds no labels, and this teacher has some; distil with --teacher instead")
     for path, model in zip(teachers, given, strict=True):
         _check_vocabulary(path, model, record.tokenizer["vocab_size"], origin.tokenizer, run)
     if settings.context is None:

@@ -14,7 +14,7 @@ from edgetext.distill.recipe import ATTENTION, DENSE, HIDDEN, Phase, Recipe, Ter
 from edgetext.distill.recipes import RECIPES
 from edgetext.distill.targets import TeacherOutput
 from edgetext.errors import ConfigError
-from edgetext.models.base import GeneratorModel, Output
+from edgetext.models.base import GeneratorModel, Output, begin
 from edgetext.models.config import ModelConfig
 
 Pair = tuple[int, int]
@@ -163,9 +163,9 @@ class Learner(nn.Module):
         theirs = [(teacher.embedding, teacher.hidden)[min(t, 1)] for _, t in pairs]
         self.projections = Projections(tuple(zip(ours, theirs, strict=True)))
 
-    def forward(self, tokens: Tensor, internals: bool = False) -> Output:
+    def forward(self, tokens: Tensor, condition: Tensor | None = None, internals: bool = False) -> Output:
         """Run the student; `hidden` holds, pair by pair, its outputs at the teacher's width."""
-        output: Output = self.student(tokens, internals=True) if internals else self.student(tokens)
+        output = begin(self.student, tokens, condition, **({"internals": True} if internals else {}))
         matched = self.projections([output.hidden[s] for s, _ in self.pairs])
         return output._replace(hidden=tuple(matched))
 

@@ -96,12 +96,12 @@ def distill(
 
     if choose is not None:
         work.config = config = replace(config, student=_chosen(work, choose))
-    shape = resolve_model(config.student, work.vocab_size)
+    shape = work.shape(config.student)
     if choose is not None:
         _check_chosen(config, shape)
     teacher = prepare_teacher(work, given)
     for name, text in zip(stage_names("assistant", len(config.assistants)), config.assistants, strict=True):
-        teacher = _assistant(work, name, resolve_model(text, work.vocab_size), teacher)
+        teacher = _assistant(work, name, work.shape(text), teacher)
     student, mark = _distilled(work, "distilled", shape, teacher)
     refined, verdict = _refined(work, teacher, student, mark)
     accepted = "refined" if verdict is not None and verdict.accepted else "distilled"
@@ -153,10 +153,11 @@ def _check_inputs(config: DistillConfig) -> None:
     for source in (config.corpus.valid_source, config.corpus.test_source):
         if source is not None:
             source_kind(replace(config.corpus, source=source, valid_source=None, test_source=None))
-    if config.corpus.column is not None and kind in PLAIN_TEXT:
-        raise ConfigError(
-            f"--column goes with tables, but {config.corpus.source} is plain text; leave it out"
-        )
+    for flag, column in (("--column", config.corpus.column), ("--label-column", config.corpus.label_column)):
+        if column is not None and kind in PLAIN_TEXT:
+            raise ConfigError(
+                f"{flag} goes with tables, but {config.corpus.source} is plain text; leave it out"
+            )
     shapes = [("--teacher", text) for text in config.teachers if not Path(text).is_dir()]
     shapes += [("--assistant", text) for text in config.assistants] + [("--student", config.student)]
     for flag, text in shapes:

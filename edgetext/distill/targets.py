@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetext.distill.losses import SparseTargets, coarse_log_probs, sparse_log_probs
-from edgetext.models.base import GeneratorModel
+from edgetext.models.base import GeneratorModel, begin
 from edgetext.training.data import Batch
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ class LiveTargets:
     @torch.no_grad()
     def __call__(self, batch: Batch, *, internals: bool) -> TeacherOutput:
         """Run the teacher."""
-        if internals:
-            output = self.teacher(batch.tokens[:, :-1], internals=True)
-        else:
-            output = self.teacher(batch.tokens[:, :-1])
+        options = {"internals": True} if internals else {}
+        output = begin(self.teacher, batch.tokens[:, :-1], batch.condition, **options)
         return TeacherOutput(output.logits, None, output.hidden, output.attention, output.values)
 
     def to(self, device: torch.device) -> object:

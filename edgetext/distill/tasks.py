@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgetext.distill.contrast import label_contrast, other_labels
 from edgetext.distill.objective import Objective
 from edgetext.distill.recipe import ATTENTION, Phase, Recipe
 from edgetext.distill.targets import LiveTargets, Targets, TeacherOutput
 from edgetext.evaluate.likelihood import Windows, likelihood
-from edgetext.models.base import GeneratorModel, State
+from edgetext.models.base import GeneratorModel, begin
 from edgetext.models.config import ModelConfig
 from edgetext.training.data import Batch, Sampler
 from edgetext.training.loop import Turn
@@ -43,6 +44,7 @@ class DistillTask:
         written: Sampler | None = None,
         written_targets: Targets | None = None,
         module: GeneratorModel | None = None,
+        contrast: float = 0.0,
         seed: int = 0,
     ) -> None:
         """Bring everything together.
@@ -61,12 +63,13 @@ class DistillTask:
             written: rows of text that the teacher wrote, if the recipe uses such.
             written_targets: the teacher's view of those rows, where `targets` cannot give it (a cache).
             module: what runs in place of the student and shares its weights (quantised arithmetic).
+            contrast: weight of `contrast.label_contrast`, where texts have labels.
             seed: chooses which steps use which text.
         """
         self.name, self.model, self.recipe, self.steps = name, model, recipe, steps
         self.sampler, self.validation, self.parts, self.seed = sampler, validation, parts, seed
         self.targets, self.written = targets, written
-        self.written_targets = written_targets or targets
+        self.written_targets, self.contrast = written_targets or targets, contrast
         self.objective = Objective(recipe, model.config, teacher)
         self.generator: nn.Module = self.objective.learner(module or model)
         self.players: Mapping[str, nn.Module] = {"generator": self.generator}
@@ -102,10 +105,14 @@ class DistillTask:
         if targets is not None and losses - {"hard"}:
             teacher = targets(batch, internals=internals)
         inputs = batch.tokens[:, :-1]
-        student = self.generator(inputs, internals=True) if internals else self.generator(inputs)
+        student = begin(self.generator, inputs, batch.condition, **({"internals": True} if internals else {}))
         loss, figures = self.objective.loss(
             phase, through, student, teacher, batch.tokens[:, 1:], batch.mask, own_text=own_text
         )
+        if self.contrast and batch.condition is not None and not own_text:
+            other = begin(self.generator, inputs, other_labels(batch.condition))
+            value = label_contrast(student.logits, other.logits, batch.tokens[:, 1:], batch.mask)
+            loss, figures = loss + self.contrast * value, {**figures, "label": value.detach()}
         return loss * batch.weight, {name: value * batch.weight for name, value in figures.items()}
 
     def _text(self, phase: Phase, step: int, part: int) -> tuple[Batch, Source]:
@@ -149,16 +156,14 @@ def continued(model: GeneratorModel, batch: Batch, by_document: bool, eos_id: in
     width = batch.tokens.shape[1]
     kept = int(torch.randint(1, max(2, width // 2 + 1), ()))
     tokens = batch.tokens[:, :kept]
-    state: State | None = None
-    output = model(tokens)
+    output = begin(model, tokens, batch.condition)
     columns = [tokens]
     for place in range(kept, width):
         probabilities = output.logits[:, -1].float().softmax(-1)
         token = torch.multinomial(probabilities, 1)  # [B,1]
         columns.append(token)
         if place + 1 < width:
-            state = output.state
-            output = model(token, state)
+            output = model(token, output.state)
     model.train(was_training)
     whole = torch.cat(columns, dim=1)
     mask = torch.ones_like(batch.mask)
@@ -167,4 +172,4 @@ def continued(model: GeneratorModel, batch: Batch, by_document: bool, eos_id: in
         mask = (ended == 0) | ((ended == 1) & (whole[:, 1:] == eos_id))
     mask[:, : kept - 1] = False
     weight = batch.weight * float(mask.sum()) / float(batch.mask.sum())
-    return Batch(whole, mask, batch.starts, weight)
+    return Batch(whole, mask, batch.starts, weight, batch.condition)

@@ -152,6 +152,14 @@ def prepare_teacher(work: Workspace, given: Given) -> Teacher | None:
             model, mark = _trained(work, name, source)
         models.append(model)
         marks.append(mark)
+    labels = tuple(work.corpus.labels or ())
+    for name, model in zip(names, models, strict=True):
+        if model.config.labels != labels:
+            theirs = ", ".join(model.config.labels) or "none"
+            raise ConfigError(
+                f"{name} knows the labels {theirs}; this corpus has {', '.join(labels) or 'none'} "
+                f"(--label-column): give a teacher that was trained with the same"
+            )
     return Teacher.of_models(models, marks) if models else None
 
 
@@ -167,7 +175,7 @@ def _sources(config: DistillConfig) -> list[str | Path]:
 def _trained(work: Workspace, name: str, text: str) -> tuple[GeneratorModel, str]:
     """Train a teacher by likelihood."""
     config, recipe = work.config, RECIPES["no-teacher"]
-    shape = resolve_model(text, work.vocab_size)
+    shape = work.shape(text)
     model, record = work.stage(
         name,
         config.teacher_steps,

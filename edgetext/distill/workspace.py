@@ -25,12 +25,15 @@ from edgetext.errors import CheckpointError
 from edgetext.evaluate.likelihood import WINDOW, Windows
 from edgetext.models import ModelConfig, build_model
 from edgetext.models.base import GeneratorModel
+from edgetext.models.presets import resolve_model
 from edgetext.training.data import (
     DocumentSampler,
+    Labels,
     Sampler,
     WindowSampler,
     consecutive_windows,
     document_windows,
+    open_labels,
     open_stream,
 )
 from edgetext.training.loop import step_seed
@@ -63,19 +66,32 @@ class Workspace:
         self.vocab_size = self.tokenizer.vocab_size
         streams = {name: open_stream(directory / "data" / f"{name}.npy") for name in self.corpus.splits}
         self.train, self.valid, self.test = streams["train"], streams["valid"], streams["test"]
-        self.validation = self.windows(self.valid, VALIDATION_TOKENS)
+        names = tuple(self.corpus.labels or ())
+        self.labels: dict[str, Labels] = {
+            name: open_labels(directory / "data" / f"{name}.labels.npy", stream, len(names))
+            for name, stream in (streams.items() if names else ())
+        }
+        self.validation = self.windows(self.valid, VALIDATION_TOKENS, self.labels.get("valid"))
 
-    def windows(self, stream: NDArray[np.unsignedinteger], limit: int | None = None) -> Windows:
+    def shape(self, text: str) -> ModelConfig:
+        """Shape that `text` names, for this run's vocabulary and labels."""
+        return replace(resolve_model(text, self.vocab_size), labels=tuple(self.corpus.labels or ()))
+
+    def windows(
+        self, stream: NDArray[np.unsignedinteger], limit: int | None = None, labels: Labels | None = None
+    ) -> Windows:
         """Evaluation windows of a stream, as the configuration wants them."""
-        cut = document_windows if self.config.windows == "document" else consecutive_windows
-        return cut(stream, WINDOW, 32, limit)
+        if self.config.windows == "document":
+            return document_windows(stream, WINDOW, 32, limit, labels)
+        return consecutive_windows(stream, WINDOW, 32, limit)
 
     def sampler(self, stream: NDArray[np.unsignedinteger] | None = None) -> Sampler:
         """Training rows of a stream (the corpus's, if none is given)."""
-        kind = DocumentSampler if self.config.windows == "document" else WindowSampler
         config = self.config
-        rows = self.train if stream is None else stream
-        return kind(rows, config.sequence_length, config.batch_size, config.seed)
+        rows, labels = (self.train, self.labels.get("train")) if stream is None else (stream, None)
+        if config.windows == "document":
+            return DocumentSampler(rows, config.sequence_length, config.batch_size, config.seed, labels)
+        return WindowSampler(rows, config.sequence_length, config.batch_size, config.seed)
 
     def stage(
         self,
@@ -94,6 +110,7 @@ class Workspace:
             "data": data,
             "split": self.corpus.config,
             "windows": self.config.windows,
+            **({"contrast": self.config.contrast} if self.labels else {}),
         }
         return run_stage(
             self.directory / name,
@@ -134,6 +151,7 @@ class Workspace:
             written=written,
             written_targets=teacher.written_targets(recipe) if teacher else None,
             module=module,
+            contrast=self.config.contrast,
             seed=self.config.seed,
         )
 

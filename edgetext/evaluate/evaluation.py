@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgetext.corpus.config import CorpusConfig
 from edgetext.errors import ConfigError
@@ -19,9 +20,10 @@ from edgetext.evaluate.dominance import Sweep, compare_all
 from edgetext.evaluate.features import Features
 from edgetext.evaluate.intervals import Estimate, Items, estimate, items
 from edgetext.evaluate.judging import Judge
+from edgetext.evaluate.label_judge import LabelJudge
 from edgetext.evaluate.oracle import load_oracle
 from edgetext.evaluate.summary import processor
-from edgetext.evaluate.texts import MOST_WORDS, RealText, read_corpus, spread
+from edgetext.evaluate.texts import MOST_WORDS, RealText, Text, read_corpus, spread
 from edgetext_runtime.options import ChooseBy
 
 PEOPLE = "people"
@@ -56,6 +58,8 @@ class EvaluationSettings:
     """Above 1, bundles are judged again with so many candidates per text, of which the runtime keeps one."""
     choose_by: tuple[ChooseBy, ...] = ("resample",)
     """Which: the likeliest, or by the bundle's discriminator ``top`` or ``resample``; each is judged."""
+    label_strengths: tuple[float, ...] = (1.0,)
+    """Strengths of the labels with which conditioned bundles write; each is judged."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -70,7 +74,11 @@ class EvaluationSettings:
                 raise ConfigError(f"{flag} is {value}; it must be at least {least}")
         if not self.temperatures or not all(0 < t < 100 and math.isfinite(t) for t in self.temperatures):
             raise ConfigError(f"--temperature is {self.temperatures}; every one must be above 0")
-        for flag, values in (("--temperature", self.temperatures), ("--choose-by", self.choose_by)):
+        for flag, values in (
+            ("--temperature", self.temperatures),
+            ("--choose-by", self.choose_by),
+            ("--label-strength", self.label_strengths),
+        ):
             if len(set(values)) < len(values):
                 raise ConfigError(f"{flag} is given twice with one value; name each once")
         if self.teacher is not None and not self.documents:
@@ -90,11 +98,7 @@ def evaluate(
     """
     if len({str(path) for path in models}) < len(models):
         raise ConfigError("a model is given twice; name each once")
-    candidates = [open_candidate(path) for path in models]
-    if settings.best_of > 1:
-        candidates += [
-            open_candidate(path, settings.best_of, by) for path in models for by in settings.choose_by
-        ]
+    candidates = _candidates(models, settings)
     teacher = None if settings.teacher is None else open_candidate(settings.teacher)
     if teacher is not None:
         for model in candidates:
@@ -103,12 +107,14 @@ def evaluate(
     oracle = None if settings.oracle is None else load_oracle(settings.oracle)
     real = read_corpus(corpus)
     say(f"corpus: {len(real.train):,} training and {len(real.test):,} test documents")
+    labels = _label_judge(real, candidates)
     judge = Judge(
         real, settings.samples, settings.scored, features=features, neural=settings.neural, oracle=oracle
     )
-    rows: list[dict[str, Any]] = [
-        {"model": PEOPLE, "temperature": None, "figures": judge.judge(judge.people(), people=True)}
-    ]
+    people = judge.judge(judge.people(), people=True)
+    if labels is not None:
+        people["label_accuracy"] = _share([labels.correct(real.test, real.test_labels)])
+    rows: list[dict[str, Any]] = [{"model": PEOPLE, "temperature": None, "figures": people}]
     sweeps: dict[str, list[Sweep]] = {}
     groups = by_seed(candidates)
     for name, members in groups.items():
@@ -122,6 +128,7 @@ def evaluate(
                 for number in range(settings.seeds)
             ]
             figures = judge.judge(sets)
+            figures |= _label_accuracy(labels, members[0].labels, sets)
             if not figures:
                 say(f"{name}: temperature {temperature:g} gives too few texts with words to judge")
             rows.append({"model": name, "temperature": temperature, "figures": {**likelihoods, **figures}})
@@ -159,6 +166,48 @@ def _by_training(points: Sequence[Sequence[Point]], sets: int) -> list[Sweep]:
     return [[(float(x), float(y)) for x, y in sweep] for sweep in means]
 
 
+def _candidates(models: Sequence[Path], settings: EvaluationSettings) -> list[Candidate]:
+    """The models, then the bundles among them as the settings want them judged again."""
+    candidates = [open_candidate(path) for path in models]
+    plain = list(zip(models, candidates, strict=True))
+    for strength in settings.label_strengths:
+        again = [path for path, model in plain if model.labels and strength != 1]
+        candidates += [open_candidate(path, strength=strength) for path in again]
+    for path in models if settings.best_of > 1 else ():
+        candidates += [open_candidate(path, settings.best_of, by) for by in settings.choose_by]
+    return candidates
+
+
+def _label_judge(real: RealText, candidates: Sequence[Candidate]) -> LabelJudge | None:
+    """What tells the labels of texts, where the corpus has such. Raises ConfigError if a model has others."""
+    if not real.train_labels:
+        return None
+    judge = LabelJudge(real.train, real.train_labels)
+    for model in candidates:
+        if model.labels and model.labels != judge.labels:
+            raise ConfigError(
+                f"{model.name} has the labels {', '.join(model.labels)}, --label-column of the corpus "
+                f"{', '.join(judge.labels)}; give the column that the model was trained with"
+            )
+    return judge
+
+
+def _label_accuracy(
+    judge: LabelJudge | None, labels: Sequence[str], sets: Sequence[Sequence[Text]]
+) -> dict[str, Estimate]:
+    """Share of texts, which were asked to be of the labels in turn, that are."""
+    if judge is None or not labels:
+        return {}
+    asked = [[labels[number % len(labels)] for number in range(len(texts))] for texts in sets]
+    pairs = zip(sets, asked, strict=True)
+    return {"label_accuracy": _share([judge.correct(texts, wanted) for texts, wanted in pairs])}
+
+
+def _share(sets: Sequence[NDArray[np.float64]]) -> Estimate:
+    """Mean over the texts of sets."""
+    return estimate([Items(values, np.ones(len(values))) for values in sets])
+
+
 def _likelihoods(
     members: Sequence[Candidate], teacher: Candidate | None, real: RealText, settings: EvaluationSettings
 ) -> dict[str, Estimate]:
@@ -175,6 +224,11 @@ def _likelihoods(
         figures[f"nll_per_character_{split}"] = estimate(
             [Items(np.array([n.sum() for n in rows]), characters) for rows in nats]
         )
+    if members[0].labels and real.test_labels:
+        pairs = spread(list(zip(real.test_documents, real.test_labels, strict=True)), settings.documents)
+        given = [items([document_nll(model, *pair) for pair in pairs]) for model in members]
+        figures["nll_given"] = estimate(given)
+        figures["perplexity_given"] = _exponential(figures["nll_given"])
     if teacher is not None:
         chosen = spread(real.test_documents, settings.documents)
         compared = [likeness(model, teacher, chosen) for model in members]
@@ -210,6 +264,7 @@ def _protocol(
         **chosen,
         "temperatures": list(settings.temperatures),
         "choose_by": list(settings.choose_by),
+        "label_strengths": list(settings.label_strengths),
         "corpus": Path(corpus.source).name,
         "references": judge.references.size,
         "people_sets": len(judge.people()),

@@ -28,12 +28,14 @@ COLUMNS = {
         **{f"distinct_{n}": f"distinct-{n}" for n in (1, 2, 3)},
         "unique": "unique",
         "words_per_text": "words",
+        "label_accuracy": "label",
     },
     "Likelihood": {
         "nll_train": "NLL train",
         "nll_test": "NLL test",
         "perplexity_train": "ppl train",
         "perplexity_test": "ppl test",
+        "perplexity_given": "ppl test, label given",
         "nll_per_character_test": "NLL/char",
         "agreement": "agreement",
         "kl_teacher": "KL teacher",
@@ -79,6 +81,13 @@ def notes(record: Mapping[str, Any]) -> list[str]:
         f" lower is better. The people row: {p['people_sets']} set{'s' * (p['people_sets'] > 1)} of "
         f"{p['people_texts']:,} training documents; its LM score is of test documents.",
     ]
+    if any("label_accuracy" in row["figures"] for row in record["rows"]):
+        lines.append(
+            "Label: share of texts whose label a classifier of words and pairs of words (naive-Bayes "
+            "logistic regression on the training documents) tells as it was asked for, the labels in turn; "
+            "the people row: how often it is right on test documents. Likelihoods of conditioned models are "
+            "those of the even mixture of their labels, but where the label is given."
+        )
     return lines + [found["line"] + "." for found in record["dominance"]]
 
 

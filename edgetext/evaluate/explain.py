@@ -116,7 +116,9 @@ def _saliency(rater: Rater, ids: Sequence[int]) -> tuple[list[float], float]:
 
 @torch.no_grad()
 def _attention(student: Checkpoint, inputs: Sequence[int]) -> tuple[tuple[float, ...], ...]:
-    """Mean attention of the last layer's heads [T,T]; nothing for an LSTM."""
+    """Mean attention of the last layer's heads [T,T]; nothing for an LSTM or a model with labels."""
+    if student.labels:
+        return ()
     output = student.model(torch.tensor([list(inputs)]), internals=True)
     if not output.attention:
         return ()

@@ -32,10 +32,14 @@ class Features:
     """Turns texts into vectors."""
 
     def __init__(self, model: Candidate) -> None:
-        """Raises ConfigError unless `model` is a checkpoint, whose hidden states can be read."""
+        """Raises ConfigError unless `model` is a checkpoint without labels: its hidden states are read."""
         if not isinstance(model, Checkpoint):
             raise ConfigError(
                 f"--features {model.name} is a bundle, which has no hidden states; give a model directory"
+            )
+        if model.labels:
+            raise ConfigError(
+                f"--features {model.name} has labels, and texts come without; give another model"
             )
         self.model, self.tokenizer, self.name = model.model, model.tokenizer, model.name
 

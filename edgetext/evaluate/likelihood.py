@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from edgetext.distill.losses import forward_kl, masked_mean
-from edgetext.models.base import GeneratorModel, State
+from edgetext.models.base import GeneratorModel, State, begin, label_rows
+from edgetext.training.data import Window
 
 WINDOW = 128
 """T of the perplexity protocol: tokens of context a window offers at most."""
 
-Windows = Sequence[tuple[Tensor, Tensor]]
-"""Batches of (tokens [B,T+1] int64, mask [B,T] bool), from `training.data.consecutive_windows`."""
+Windows = Sequence[Window]
+"""Batches of rows, from `training.data.consecutive_windows` or `document_windows`."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ def measure(
     sums = {name: _Sums() for name in models}
     count = 0
     names = sorted(models, key=lambda name: name != teacher)  # the teacher first
-    for tokens, mask in windows:
+    for tokens, mask, condition in windows:
         theirs: Tensor | None = None
         for name in names:
             model = models[name]
             device = next(model.parameters()).device
             targets, real = tokens[:, 1:, None].to(device), mask.to(device)
-            log_p = model(tokens[:, :-1].to(device)).logits.float().log_softmax(-1)  # [B,T,V]
+            logits = begin(model, tokens[:, :-1].to(device), condition).logits
+            log_p = logits.float().log_softmax(-1)  # [B,T,V]
             if name == teacher:
                 theirs = log_p
             nll = -log_p.gather(-1, targets)[..., 0]
@@ -106,7 +108,7 @@ def decode_speed(model: GeneratorModel, tokens: int = 64, repeats: int = 3) -> f
         state: State | None = None
         started = time.perf_counter()
         for _ in range(tokens):
-            output = model(token, state)
+            output = model(token, state) if state else begin(model, token, label_rows(model.config, 1))
             state, token = output.state, output.logits[:, -1:].argmax(-1)
         best = max(best, tokens / (time.perf_counter() - started))
     return best

@@ -46,7 +46,7 @@ def summarise(work: Workspace, teacher: Teacher | None, verdict: Verdict | None)
     work.say(f"measuring: perplexity, agreement, speed{frontier}")
     models = _models(work, teacher)
     splits = {
-        name: work.windows(stream, EVALUATION_TOKENS)
+        name: work.windows(stream, EVALUATION_TOKENS, work.labels.get(name))
         for name, stream in (("valid", work.valid), ("test", work.test))
     }
     valid = measure(models, splits["valid"])
@@ -80,7 +80,7 @@ def summarise(work: Workspace, teacher: Teacher | None, verdict: Verdict | None)
         "protocol": {
             "windows": work.config.windows,
             "window": WINDOW,
-            "tokens": {name: sum(int(m.sum()) for _, m in windows) for name, windows in splits.items()},
+            "tokens": {name: sum(int(w.mask.sum()) for w in windows) for name, windows in splits.items()},
         },
         "student": accepted,
         "cached_teacher": teacher.cache.manifest.teacher_record() if teacher and teacher.cache else None,

@@ -11,9 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from edgetext.corpus.config import CorpusConfig
+from edgetext.corpus.labels import LabelledText
 from edgetext.corpus.split import labelled_documents
 from edgetext.errors import ConfigError
 from edgetext_runtime.tokenizer_format import WORD_PATTERN
@@ -23,6 +24,9 @@ MOST_WORDS = 64
 END, UNKNOWN = 0, 1
 """Word ids of the end of a text and of words that the training text does not hold."""
 _WORDS = re.compile(WORD_PATTERN)
+
+
+Row = TypeVar("Row")
 
 
 class Text(NamedTuple):
@@ -52,6 +56,10 @@ class RealText:
     test_documents: tuple[str, ...]
     vocabulary: dict[str, int]
     """Id of every word of the training documents; ids below 2 are taken."""
+    train_labels: tuple[str, ...] = ()
+    """Labels of the training documents, with a label column."""
+    test_labels: tuple[str, ...] = ()
+    """Labels of the held-out documents, likewise."""
 
     @property
     def vocab_size(self) -> int:
@@ -87,10 +95,13 @@ def read_corpus(config: CorpusConfig, limit: int | None = None) -> RealText:
     counts = Counter(word for text in whole for word in text.words)
     vocabulary = {word: number for number, word in enumerate(sorted(counts), start=2)}
     held_out = tuple(read_text(document) for document in test)
-    return RealText(tuple(whole), held_out, train, test, vocabulary)
+    labels = [
+        tuple(text.label for text in texts if isinstance(text, LabelledText)) for texts in (train, test)
+    ]
+    return RealText(tuple(whole), held_out, train, test, vocabulary, *labels)
 
 
-def spread(rows: Sequence[str], limit: int | None) -> list[str]:
+def spread(rows: Sequence[Row], limit: int | None) -> list[Row]:
     """At most `limit` rows, evenly spaced."""
     if limit is None or len(rows) <= limit:
         return list(rows)

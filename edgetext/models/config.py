@@ -19,7 +19,9 @@ DROPOUTS = ("dropout", "recurrent_dropout", "word_dropout")
 """Probabilities that matter in training only."""
 TRAINING_ONLY = {*DROPOUTS, "locked_dropout"}
 """Fields that say how a model is trained, not what it computes."""
-_WRITTEN_IF_SET = {"bottleneck", *TRAINING_ONLY} - {"dropout"}
+_WRITTEN_IF_SET = {"bottleneck", "labels", *TRAINING_ONLY} - {"dropout"}
+MOST_LABELS = 256
+"""Labels that a generator can be asked for, at most."""
 
 
 def choose_block(width: int) -> int:
@@ -69,6 +71,9 @@ class ModelConfig:
     bottleneck: int = 0
     """b, inner width of every block between linear layers H → b and b → H (MobileBERT, Sun et al. 2020 §3.1);
     heads and `ffn` then refer to it. 0: none, blocks work at H (Transformer only)."""
+    labels: tuple[str, ...] = ()
+    """Names of the C labels that a text can be asked to have: the model is conditioned on one. None: it is
+    not."""
 
     def __post_init__(self) -> None:
         """Check every field and every pair of fields that must agree."""
@@ -80,6 +85,9 @@ class ModelConfig:
         for name in DROPOUTS:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"model {name} is {getattr(self, name)}; it must be in [0, 1)")
+        valid = all(isinstance(label, str) and label.strip() for label in self.labels)
+        if not valid or len(set(self.labels)) != len(self.labels) or len(self.labels) > MOST_LABELS:
+            raise ConfigError(f"model labels must be up to {MOST_LABELS} different names, not {self.labels}")
         if self.kind == "transformer":
             self._check_transformer()
         elif self.heads or self.kv_heads or self.ffn or self.context or self.bottleneck:
@@ -132,14 +140,19 @@ class ModelConfig:
         return GATES.get(self.kind, 0)
 
     @property
+    def layer_tensors(self) -> int:
+        """Tensors of a layer's state: h (LSTM: and c), or keys and values."""
+        return 1 if self.kind == "gru" else 2
+
+    @property
     def state_tensors(self) -> int:
-        """Tensors of the state: h (LSTM: and c) of every layer, or keys and values."""
-        return self.layers * (1 if self.kind == "gru" else 2)
+        """Tensors of the state: those of every layer, then the condition where there is one."""
+        return self.layers * self.layer_tensors + bool(self.labels)
 
     def parameters(self) -> int:
         """Number of trainable parameters, from the shapes alone."""
         V, E, H, L = self.vocab_size, self.embedding, self.hidden, self.layers
-        embeddings = V * E * (1 if self.tied else 2)
+        embeddings = V * E * (1 if self.tied else 2) + len(self.labels) * E
         if self.gates:
             cells = sum(self.gates * H * ((E if layer == 0 else H) + H + 2) for layer in range(L))
             projection = (H * E + E) if H != E else 0
@@ -162,7 +175,7 @@ class ModelConfig:
             return rows * count * (block + 4)
 
         V, E, H, L = self.vocab_size, self.embedding, self.hidden, self.layers
-        embeddings = blocks(V, E) * (1 if self.tied else 2)
+        embeddings = blocks(V, E) * (1 if self.tied else 2) + 4 * len(self.labels) * E
         if self.gates:
             inputs = (E, *(H for _ in range(L - 1)))
             if self.kind == "lstm":
@@ -199,6 +212,6 @@ class ModelConfig:
         if unknown:
             raise ConfigError(f"model configuration has unknown fields: {', '.join(unknown)}")
         try:
-            return cls(**values)
+            return cls(**{**values, "labels": tuple(values.get("labels", ()))})
         except TypeError as error:
             raise ConfigError(f"model configuration is incomplete: {error}") from error

@@ -24,6 +24,8 @@ class EnsembleGenerator(GeneratorModel):
     def __init__(self, models: Sequence[GeneratorModel]) -> None:
         """`models` are at least two. Raises ConfigError if their vocabularies differ."""
         super().__init__()
+        if len({model.config.labels for model in models}) > 1:
+            raise ConfigError("the teachers of an ensemble need the same labels; give teachers of one run")
         sizes = sorted({model.config.vocab_size for model in models})
         if len(sizes) > 1:
             raise ConfigError(

@@ -77,7 +77,7 @@ def resolve_model(text: str, vocab_size: int) -> ModelConfig:
 
 def _change(text: str, whole: str) -> tuple[str, Any]:
     """Read one ``field=value``."""
-    types = {f.name: f.type for f in fields(ModelConfig) if f.name not in ("kind", "vocab_size")}
+    types = {f.name: f.type for f in fields(ModelConfig) if f.name not in ("kind", "vocab_size", "labels")}
     field, equals, value = text.partition("=")
     if not equals or field not in types:
         raise ConfigError(f"in model {whole!r}: {text!r} is not FIELD=VALUE with one of {', '.join(types)}")

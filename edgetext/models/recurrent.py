@@ -32,6 +32,7 @@ class RecurrentGenerator(GeneratorModel):
         self.head = nn.Linear(E, V)
         self.dropout = LockedDropout(config.dropout) if config.locked_dropout else nn.Dropout(config.dropout)
         self._initialise()
+        self.add_condition()
         if config.tied:
             self.head.weight = self.embedding.weight
 
@@ -69,9 +70,10 @@ class RecurrentGenerator(GeneratorModel):
         internals: bool = False,
     ) -> Output:
         """See `GeneratorModel.forward`; `hidden` holds the embedding output and every layer's output."""
-        x = self.embed(tokens, embeddings, condition)  # [B,T,E]
+        x = self.embed(tokens, embeddings)  # [B,T,E]
         if tokens is not None and self.training and self.config.word_dropout:
             x = x * self._kept_words(x)[tokens]  # [B,T,1]
+        x, carried = self.conditioned(x, condition, state)
         x = self.dropout(x)
         hidden = [x]
         new_state: list[Tensor] = []
@@ -85,11 +87,11 @@ class RecurrentGenerator(GeneratorModel):
         x = self.projection(x)  # [B,T,E]
         if not isinstance(self.projection, nn.Identity):
             x = self.dropout(x)
-        return Output(self.head(x), tuple(hidden), tuple(new_state))
+        return Output(self.head(x), tuple(hidden), (*new_state, *carried))
 
     def _initial(self, layer: int, x: Tensor, state: State | None) -> list[Tensor]:
         """State of a layer before x [B,T,·], [1,B,H] each."""
-        count = self.config.state_tensors // self.config.layers
+        count = self.config.layer_tensors
         if state is None:
             return [x.new_zeros(1, x.shape[0], self.config.hidden)] * count
         return [part.unsqueeze(0).to(x.dtype) for part in state[count * layer : count * (layer + 1)]]

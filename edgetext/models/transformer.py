@@ -187,6 +187,7 @@ class TransformerGenerator(GeneratorModel):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self._initialise()
+        self.add_condition()
         if config.tied:
             self.head.weight = self.embedding.weight
 
@@ -214,7 +215,8 @@ class TransformerGenerator(GeneratorModel):
         `internals` adds, where `state` is None, every layer's attention scores [B,heads,T,T] and its values
         [B,heads,T,D], those of shared key/value heads repeated for every query head.
         """
-        x = self.dropout(self.embed(tokens, embeddings, condition))  # [B,T,H]
+        x, carried = self.conditioned(self.embed(tokens, embeddings), condition, state)  # [B,T,H]
+        x = self.dropout(x)
         start = 0 if state is None else state[0].shape[2]
         end = start + x.shape[1]
         if end > self.config.context:
@@ -233,4 +235,4 @@ class TransformerGenerator(GeneratorModel):
                 attention.append(scores)
                 values.append(per_query_head(value, self.config.heads))
         logits = self.head(self.norm(x))
-        return Output(logits, tuple(hidden), tuple(new_state), tuple(attention), tuple(values))
+        return Output(logits, tuple(hidden), (*new_state, *carried), tuple(attention), tuple(values))

@@ -32,6 +32,8 @@ EXTENSIONS = (
     "regex",
     "json_schema",
     "context_policy",
+    "label",
+    "label_strength",
 )
 _SAME_NAME = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 _OWN = (

@@ -38,10 +38,50 @@ class Batch(NamedTuple):
     """[B] int64, place of each row's first token in the stream: target t of a row is token start + 1 + t."""
     weight: float
     """Real targets of this part over the mean part's. Mean losses times this average to the step's mean."""
+    condition: Tensor | None = None
+    """[B,C] float32, 1 for the label of each row's document; None where the corpus has none."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(self.tokens.to(device), self.mask.to(device), self.starts.to(device), self.weight)
+        condition = None if self.condition is None else self.condition.to(device)
+        moved = self.tokens.to(device), self.mask.to(device), self.starts.to(device)
+        return Batch(*moved, self.weight, condition)
+
+
+class Window(NamedTuple):
+    """Rows of a token stream for evaluation; see `Batch`."""
+
+    tokens: Tensor
+    """[B,T+1] int64."""
+    mask: Tensor
+    """[B,T] bool."""
+    condition: Tensor | None = None
+    """[B,C] float32."""
+
+
+class Labels(NamedTuple):
+    """Which label every document of a token stream has."""
+
+    bounds: NDArray[np.int64]
+    """[D+1]: place of the boundary before every document, then of the last."""
+    ids: NDArray[np.unsignedinteger]
+    """[D]: number of every document's label."""
+    total: int
+    """C, how many labels there are."""
+
+    def rows(self, starts: NDArray[np.int64]) -> Tensor:
+        """Conditions [B,C] of rows whose first tokens are `starts` [B]."""
+        document = np.searchsorted(self.bounds, starts, side="right") - 1
+        return torch.eye(self.total)[torch.from_numpy(self.ids[document].astype(np.int64))]
+
+
+def open_labels(path: Path, stream: NDArray[np.unsignedinteger], count: int, eos_id: int = 0) -> Labels:
+    """Read the labels of a stream's documents. Raises CorpusError if they do not fit it."""
+    ids = open_stream(path)
+    bounds = np.flatnonzero(np.asarray(stream) == eos_id)
+    if len(ids) != len(bounds) - 1 or (len(ids) and int(ids.max()) >= count):
+        raise CorpusError(f"{path} holds other labels than those of the corpus; prepare the corpus again")
+    return Labels(bounds, ids, count)
 
 
 class Sampler(Protocol):
@@ -112,8 +152,16 @@ class DocumentSampler:
     them is padding.
     """
 
-    def __init__(self, stream: NDArray[np.unsignedinteger], length: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        stream: NDArray[np.unsignedinteger],
+        length: int,
+        batch_size: int,
+        seed: int,
+        labels: Labels | None = None,
+    ) -> None:
         self.stream, self.length, self.batch_size, self.seed = stream, length, batch_size, seed
+        self.labels = labels
         self.rows = document_rows(stream, length)  # [N,2]: first token, number of targets
         self.windows = len(self.rows)
         self.tokens_per_step, self.by_document = int(batch_size * self.rows[:, 1].mean()), True
@@ -130,7 +178,8 @@ class DocumentSampler:
         mine = rows[part::parts]
         tokens, mask = pad_rows(self.stream, mine)
         weight = float(mine[:, 1].sum()) * parts / float(rows[:, 1].sum())
-        return Batch(tokens, mask, torch.from_numpy(mine[:, 0].copy()), weight)
+        condition = None if self.labels is None else self.labels.rows(mine[:, 0])
+        return Batch(tokens, mask, torch.from_numpy(mine[:, 0].copy()), weight, condition)
 
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
         """Row numbers [batches,B] of one epoch, similar lengths together (cached for the epoch in use)."""
@@ -201,25 +250,28 @@ def pad_rows(
 
 
 def document_windows(
-    stream: NDArray[np.unsignedinteger], length: int, batch_size: int, limit: int | None = None
-) -> list[tuple[Tensor, Tensor]]:
+    stream: NDArray[np.unsignedinteger],
+    length: int,
+    batch_size: int,
+    limit: int | None = None,
+    labels: Labels | None = None,
+) -> list[Window]:
     """Cut a stream into documents for evaluation, each from a fresh state; like `consecutive_windows`.
 
     A document of more than `length` targets is several rows; `limit` as in `evaluation_rows`.
     """
     rows = evaluation_rows(stream, length, "document", limit)
-    return [pad_rows(stream, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    return [Window(*pad_rows(stream, b), labels.rows(b[:, 0]) if labels else None) for b in batches]
 
 
 def consecutive_windows(
     stream: NDArray[np.unsignedinteger], length: int, batch_size: int, limit: int | None = None
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[Window]:
     """Cut a stream into consecutive windows for evaluation: every token but the first is a target once.
 
-    Returns batches of (tokens [B,T+1] int64, mask [B,T] bool: False where the last window is padded), T being
-    `length`; `limit` as in `evaluation_rows`.
+    T is `length`, the last window being padded; `limit` as in `evaluation_rows`.
     """
     rows = evaluation_rows(stream, length, "stream", limit)
-    return [
-        pad_rows(stream, rows[i : i + batch_size], length=length) for i in range(0, len(rows), batch_size)
-    ]
+    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    return [Window(*pad_rows(stream, batch, length=length)) for batch in batches]

@@ -280,6 +280,7 @@ def _quality(
         generator.session,
         source.stream,
         windows=source.windows,
+        labels=source.labels,
         limit=tokens,
         step_limit=max(MIN_STEPS, min(tokens, STEP_WORK // source.config.parameters())),
         suppressed=source.tokenizer.suppressed,

@@ -15,7 +15,7 @@ _EMBED = """\
 from edgetext_runtime import Generator  # pip install edgetext-runtime
 
 generator = Generator.load("{name}.etx")
-for piece in generator.stream("{prompt}", temperature=0.8, top_k=40, seed=1):
+for piece in generator.stream("{prompt}", {label}temperature=0.8, top_k=40, seed=1):
     print(piece, end="", flush=True)
 ```"""
 
@@ -48,6 +48,7 @@ def write_card(manifest: Manifest, quality: Mapping[str, Any], model_bytes: int,
                 ("Model size", f"{model_bytes:,} bytes"),
                 ("Vocabulary", f"{manifest.vocab_size:,} tokens"),
                 ("Context", context),
+                *([("Labels", ", ".join(manifest.labels))] if manifest.labels else []),
                 ("Runs on", _runtimes(manifest)),
                 ("Licence", manifest.licence),
             ],
@@ -59,7 +60,11 @@ def write_card(manifest: Manifest, quality: Mapping[str, Any], model_bytes: int,
         "## Provenance",
         _table(("Part", "Value"), _provenance_rows(manifest.provenance)),
         "## Use",
-        _EMBED.format(name=manifest.name, prompt=_literal(prompt)),
+        _EMBED.format(
+            name=manifest.name,
+            prompt=_literal(prompt),
+            label=f'label="{_literal(manifest.labels[0])}", ' if manifest.labels else "",
+        ),
     ]
     return "\n\n".join(sections) + "\n"
 

@@ -60,6 +60,9 @@ class Decoder:
     """1 if id 0, when it is read, is row 1 of the embedding: a text begins with another token than it ends
     with, and the matrix is shared with the output layer."""
 
+    labels: tuple[str, ...] = ()
+    """Names of the labels that it is conditioned on."""
+
     kind = "transformer"
 
     @classmethod
@@ -76,6 +79,7 @@ class Decoder:
             head_dim=D,
             ffn=config.ffn,
             context=config.context,
+            labels=config.labels,
             tied=config.tied,
             norm_eps=config.norm_eps,
             bottleneck=config.bottleneck,
@@ -118,6 +122,8 @@ class Decoder:
                 shapes |= {f"{block}.enter.weight": (W, H), f"{block}.leave.weight": (H, W)}
         if not self.tied:
             shapes["head.weight"] = (V, H)
+        if self.labels:
+            shapes["condition.weight"] = (H, len(self.labels))
         return shapes | ({"head.bias": (V,)} if self.head_bias else {})
 
     def parameters(self) -> int:

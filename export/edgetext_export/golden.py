@@ -87,8 +87,11 @@ def record_golden(generator: Generator, stream: NDArray[np.unsignedinteger[Any]]
     prompts = _prompts(generator.tokenizer, stream, max(1, min(PROMPT_TOKENS, context // 4)))
     new_tokens = max(1, min(NEW_TOKENS, context // 2))
     cases = []
-    for prompt, sampling in zip(prompts, SAMPLINGS, strict=False):
+    labels = generator.manifest.labels
+    for number, (prompt, sampling) in enumerate(zip(prompts, SAMPLINGS, strict=False)):
         settings = sampling | {"max_new_tokens": new_tokens}
+        if labels:
+            settings["label"] = labels[number % len(labels)]
         result = generator.generate(prompt, **settings)
         ids = generator.tokenizer.encode(prompt)
         cases.append(

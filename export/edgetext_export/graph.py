@@ -16,7 +16,7 @@ from edgetext_export.layers import Layers
 from edgetext_export.portable import PortableLayers, PortableNetwork
 from edgetext_export.quantize import FloatArray, check_finite
 from edgetext_export.recipes import Precision, Recipe, find_recipe
-from edgetext_export.recurrent import add_recurrent, recurrent_shapes, recurrent_state
+from edgetext_export.recurrent import add_recurrent, condition_state, recurrent_shapes, recurrent_state
 from edgetext_export.sampling import add_sampling, declare_sampling_inputs
 from edgetext_export.transformer import PAST_LENGTH, Network, add_transformer, transformer_state
 from edgetext_runtime.bundle import StateTensor
@@ -30,6 +30,7 @@ _DOCS = {
     "min_p": "Tokens less likely than this share of the likeliest are dropped.",
     "uniform": "One random number in [0, 1) a sequence: the same one gives the same token.",
     "past_length": "Tokens in the caches so far.",
+    "condition.label": "What the text should be: 1 for its label, 0 for all others; the same at every call.",
     "next_token": "The sampled token.",
     "logits": "Unnormalised log-probabilities of the next token at the positions wanted.",
 }
@@ -86,6 +87,7 @@ def build_step_graph(
         shapes, state = shape.shapes(), transformer_state(shape, network.head(shape))
     else:
         shapes, state = recurrent_shapes(shape), recurrent_state(shape)
+    state += condition_state(shape.labels)
     checked = _check_weights(shapes, weights)
     g = GraphBuilder(portable=recipe.portable)
     layers = (PortableLayers if recipe.portable else Layers)(g, recipe, moments or {})
@@ -102,7 +104,8 @@ def build_step_graph(
         logits = add_recurrent(g, layers, shape, checked)
     add_sampling(g, logits, config.vocab_size, suppressed)
     for entry in state:
-        g.output(entry.output, FLOAT, entry.shape)
+        if entry.output:
+            g.output(entry.output, FLOAT, entry.shape)
     metadata, docs = describe(recipe.precision, state)
     model = g.build(f"edgetext-{config.kind}", metadata, docs)
     return StepGraph(model, recipe.precision, state, layers.manifest(), g.opset)
@@ -111,7 +114,8 @@ def build_step_graph(
 def describe(precision: Precision, state: Sequence[StateTensor]) -> tuple[dict[str, str], dict[str, str]]:
     """Metadata of a step graph, and what its inputs and outputs are, by name."""
     metadata = {"edgetext.graph": "step-1", "edgetext.precision": precision}
-    return metadata, _DOCS | {name: _STATE_DOC for entry in state for name in (entry.input, entry.output)}
+    docs = {name: _STATE_DOC for entry in state for name in (entry.input, entry.output)}
+    return metadata, docs | _DOCS
 
 
 def _check_weights(

@@ -84,6 +84,7 @@ def read_huggingface(
         licence="the model's own: see where it came from",
         provenance=provenance,
         windows="stream",
+        labels=None,
         suppressed=(),
         calibration=lambda: _text(tokenizer, corpus, CALIBRATION_TOKENS, after=record["documents"])[0],
     )

@@ -16,6 +16,7 @@ from edgetext_runtime.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from edgetext.models.base import GeneratorModel
+    from edgetext.training.data import Labels
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -98,6 +99,7 @@ def measure_parity(
     stream: TokenStream,
     *,
     windows: str = "stream",
+    labels: Labels | None = None,
     limit: int = 20_000,
     step_limit: int = 512,
     suppressed: Sequence[int] = (),
@@ -113,6 +115,7 @@ def measure_parity(
         stream: token ids; at least two.
         windows: consecutive pieces of the ``stream``, or one ``document`` after the other
             (`edgetext.training.data.evaluation_rows`).
+        labels: of the documents, where the model is conditioned on one.
         limit: most targets to measure.
         step_limit: about how many positions to also feed token by token (whole windows).
         suppressed: ids that are never written, whatever the model makes of them.
@@ -129,14 +132,15 @@ def measure_parity(
     for start, length in rows.tolist():
         window = np.asarray(stream[start : start + length + 1], np.int64)
         tokens, targets = window[:-1], window[1:]  # [T]
-        expected = reference_logits(model, tokens)
-        found = prompt_logits(session, tokens)
+        condition = labels.rows(np.array([start])).numpy() if labels else None  # [1,C]
+        expected = reference_logits(model, tokens, condition)
+        found = prompt_logits(session, tokens, condition)
         nll += negative_log_likelihood(expected, targets), negative_log_likelihood(found, targets)
         error = np.abs(expected - found)
         largest, summed = max(largest, float(error.max())), summed + float(error.mean(axis=1).sum())
         flips += _flips(expected, found)
         if steps < step_limit:
-            found = step_logits(session, tokens)
+            found = step_logits(session, tokens, condition)
             largest = max(largest, float(np.abs(expected - found).max()))
             step_flips += _flips(expected, found)
             steps += len(targets)
@@ -216,18 +220,23 @@ def _rows(session: StepBackend, stream: TokenStream, windows: str, limit: int) -
     return evaluation_rows(stream, min(WINDOW, session.manifest.context_length or WINDOW), windows, limit)
 
 
-def reference_logits(model: GeneratorModel, tokens: IntArray) -> FloatArray:
-    """Logits [T,V] of the torch model for one sequence of tokens [T], from an empty state."""
+def reference_logits(
+    model: GeneratorModel, tokens: IntArray, condition: FloatArray | None = None
+) -> FloatArray:
+    """Logits [T,V] of the torch model for one sequence of tokens [T] and its condition [1,C]."""
     import torch
 
+    from edgetext.models.base import begin
+
+    given = None if condition is None else torch.from_numpy(condition)
     with torch.no_grad():
-        logits: FloatArray = model(torch.from_numpy(tokens)[None]).logits[0].float().numpy()
+        logits: FloatArray = begin(model, torch.from_numpy(tokens)[None], given).logits[0].float().numpy()
     return logits
 
 
-def prompt_logits(session: StepBackend, tokens: IntArray) -> FloatArray:
+def prompt_logits(session: StepBackend, tokens: IntArray, condition: FloatArray | None = None) -> FloatArray:
     """Logits [T,V] of the graph for tokens [T] given at once."""
-    state = session.new_state()
+    state = session.new_state(1, condition)
     positions = np.arange(len(tokens))
     result = session.run(
         tokens[None], state, sampling=_GREEDY, uniform=_UNIFORM, positions=positions, want_logits=True
@@ -235,9 +244,9 @@ def prompt_logits(session: StepBackend, tokens: IntArray) -> FloatArray:
     return _present(result.logits)[0]
 
 
-def step_logits(session: StepBackend, tokens: IntArray) -> FloatArray:
+def step_logits(session: StepBackend, tokens: IntArray, condition: FloatArray | None = None) -> FloatArray:
     """Logits [T,V] of the graph for tokens [T] given one by one."""
-    state = session.new_state()
+    state = session.new_state(1, condition)
     rows = [
         session.run(token.reshape(1, 1), state, sampling=_GREEDY, uniform=_UNIFORM, want_logits=True).logits
         for token in tokens
@@ -248,14 +257,22 @@ def step_logits(session: StepBackend, tokens: IntArray) -> FloatArray:
 def greedy_tokens(
     model: GeneratorModel, session: StepBackend, count: int, suppressed: Sequence[int] = ()
 ) -> tuple[int, int]:
-    """Write `count` tokens greedily with both; returns their number and how many agree at the beginning."""
+    """Write `count` tokens greedily with both; returns their number and how many agree at the beginning.
+
+    A conditioned model writes by its first label.
+    """
     import torch
 
-    state, past = session.new_state(), None
+    from edgetext.models.base import State, begin, label_rows
+
+    first = label_rows(model.config, 1)
+    state = session.new_state(1, None if first is None else first.numpy())
+    past: State | None = None
     ours = theirs = session.manifest.eos_id
     for same in range(count):
+        token = torch.tensor([[theirs]])
         with torch.no_grad():
-            output = model(torch.tensor([[theirs]]), past)
+            output = model(token, past) if past else begin(model, token, first)
         past, logits = output.state, output.logits[0, -1].float()
         logits[list(suppressed)] = -torch.inf
         theirs = int(logits.argmax())
@@ -266,16 +283,19 @@ def greedy_tokens(
 
 
 def _batch(model: GeneratorModel, session: StepBackend, stream: TokenStream) -> tuple[float, float]:
-    """Flip rate and largest logit error of `BATCH` pieces of the stream at once."""
+    """Flip rate and largest logit error of `BATCH` pieces of the stream at once, by the labels in turn."""
     import torch
+
+    from edgetext.models.base import begin, label_rows
 
     length = max(1, min(BATCH_WINDOW, len(stream) // BATCH))
     tokens = np.resize(np.asarray(stream[: BATCH * length], np.int64), (BATCH, length))
+    condition = label_rows(model.config, BATCH)
     with torch.no_grad():
-        expected = model(torch.from_numpy(tokens)).logits.float().numpy()  # [B,T,V]
+        expected = begin(model, torch.from_numpy(tokens), condition).logits.float().numpy()  # [B,T,V]
     result = session.run(
         tokens,
-        session.new_state(BATCH),
+        session.new_state(BATCH, None if condition is None else condition.numpy()),
         sampling=_GREEDY,
         uniform=np.zeros(BATCH, np.float32),
         positions=np.arange(length),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from edgetext.models import ModelConfig
 from edgetext_export.builder import FLOAT, GraphBuilder
 from edgetext_export.cells import STATE, LayerWeights, add_layer
@@ -12,6 +14,24 @@ from edgetext_runtime.bundle import StateTensor
 LOGITS = "logits"
 Weights = dict[str, FloatArray]
 _PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def condition_state(labels: tuple[str, ...]) -> tuple[StateTensor, ...]:
+    """The condition of a generator with labels, [B,C]."""
+    if not labels:
+        return ()
+    return (StateTensor("condition.label", "", ("batch", len(labels)), kind="condition", labels=labels),)
+
+
+def add_condition(g: GraphBuilder, x: str, labels: tuple[str, ...], weights: Weights, *, major: str) -> str:
+    """Add the condition's rows to embeddings x, ``time``-major [T,B,E] or ``batch``-major [B,T,E]."""
+    if not labels:
+        return x
+    table = g.constant("condition.weight", np.ascontiguousarray(weights["condition.weight"].T))  # [C,E]
+    added = g.node("MatMul", ["condition.label", table])  # [B,E]
+    if major == "batch":
+        added = g.node("Unsqueeze", [added, g.ints(1)])
+    return g.node("Add", [x, added])
 
 
 def recurrent_state(config: ModelConfig) -> tuple[StateTensor, ...]:
@@ -34,6 +54,8 @@ def recurrent_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         shapes |= {"projection.weight": (E, H), "projection.bias": (E,)}
     if not config.tied:
         shapes["head.weight"] = (V, E)
+    if config.labels:
+        shapes["condition.weight"] = (E, len(config.labels))
     return shapes | {"head.bias": (V,)}
 
 
@@ -42,6 +64,7 @@ def add_recurrent(g: GraphBuilder, layers: Layers, config: ModelConfig, weights:
     ids = g.node("Transpose", ["tokens"], perm=[1, 0])  # [T,B]: ids are cheaper to turn than activations
     layers.table("embedding.weight", weights["embedding.weight"], tied=config.tied)
     x = layers.gather("embedding.weight", ids)  # [T,B,E]
+    x = add_condition(g, x, config.labels, weights, major="time")
     for layer in range(config.layers):
         own = LayerWeights(*(weights[f"{config.kind}.{part}_l{layer}"] for part in _PARTS))
         x = add_layer(layers, config.kind, layer, x, own)  # [T,B,H]

@@ -23,6 +23,7 @@ from edgetext_runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from edgetext.models.base import GeneratorModel
+    from edgetext.training.data import Labels
     from edgetext_export.parity import TokenStream
     from edgetext_export.traced import Traced
 
@@ -65,6 +66,8 @@ class Source:
     """What the run measures on: pieces of the ``stream``, or one ``document`` at a time."""
     suppressed: tuple[int, ...]
     """Ids that the graph never samples."""
+    labels: Labels | None
+    """Of the test split's documents, where the model is conditioned on one."""
     calibration: Callable[[], TokenStream]
     """Reads text to measure ranges and moments on: not the test split."""
     trained_in_int8: bool = False
@@ -118,9 +121,17 @@ def read_source(run_dir: Path) -> Source:
         provenance=provenance,
         windows=str(config.get("windows", "stream")),
         suppressed=tokenizer.suppressed,
+        labels=_labels(run_dir, stream, len(model.config.labels)),
         calibration=lambda: _read_stream(run_dir / "data" / "valid.npy", model.config.vocab_size),
         trained_in_int8=bool(config.get("quantized_steps")),
     )
+
+
+def _labels(run_dir: Path, stream: TokenStream, count: int) -> Labels | None:
+    """Labels of the test split's documents, of a model that has `count`."""
+    from edgetext.training.data import open_labels
+
+    return open_labels(run_dir / "data" / "test.labels.npy", stream, count) if count else None
 
 
 def _read_tokenizer(path: Path) -> tuple[bytes, Tokenizer]:

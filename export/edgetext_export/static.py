@@ -88,6 +88,7 @@ def calibrate(
 def _products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Products with a matrix that is stored as it is."""
     stored = {tensor.name for tensor in model.graph.initializer}
+    stored.discard("condition.weight")
     return [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in stored]
 
 

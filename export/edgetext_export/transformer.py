@@ -11,7 +11,7 @@ from edgetext_export.builder import FLOAT, INT32, MICROSOFT, GraphBuilder
 from edgetext_export.decoder import Decoder
 from edgetext_export.layers import Layers
 from edgetext_export.quantize import FloatArray
-from edgetext_export.recurrent import LOGITS, Weights
+from edgetext_export.recurrent import LOGITS, Weights, add_condition
 from edgetext_runtime.bundle import StateTensor
 
 PAST_LENGTH = "past_length"
@@ -76,6 +76,7 @@ class Network:
         self.layers.table("embedding.weight", self.weights["embedding.weight"], tied=shape.tied)
         ids = g.node("Max", ["tokens", g.scalar(1, np.int64)]) if shape.start_row else "tokens"
         x = self.layers.gather("embedding.weight", ids)
+        x = add_condition(g, x, shape.labels, self.weights, major="batch")
         if shape.frequencies:
             return x
         table = g.constant("positions.weight", self.weights["positions.weight"])

@@ -58,7 +58,10 @@ def write_bundle(
 def manifest_json(manifest: Manifest) -> bytes:
     """The manifest as deterministic UTF-8 JSON. Raises BundleError if it holds what JSON does not."""
     document = {f.name: getattr(manifest, f.name) for f in fields(manifest)}
-    document["state"] = [asdict(entry) for entry in manifest.state]
+    document["state"] = [
+        {name: value for name, value in asdict(entry).items() if value or name != "labels"}
+        for entry in manifest.state
+    ]  # without labels as it was before there were any
     document["members"] = {name: asdict(record) for name, record in manifest.members.items()}
     try:
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)

@@ -63,29 +63,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncGenerationStream": "aio",
-    "Bundle": "bundle",
-    "Generation": "generator",
-    "GenerationStream": "generator",
-    "Generator": "generator",
-    "LogitsProcessor": "processors",
-    "Manifest": "bundle",
-    "Options": "options",
-    "Piece": "generator",
-    "PromptState": "prompt_state",
-    "SamplingParams": "sampling",
-    "Score": "generator",
-    "StepSession": "session",
-    "Tokenizer": "tokenizer",
-    "read_bundle": "bundle",
+    "aio": ["AsyncGenerationStream"],
+    "bundle": ["Bundle", "Manifest", "read_bundle"],
+    "generator": ["Generation", "GenerationStream", "Generator", "Piece", "Score"],
+    "options": ["Options"],
+    "processors": ["LogitsProcessor"],
+    "prompt_state": ["PromptState"],
+    "sampling": ["SamplingParams"],
+    "session": ["StepSession"],
+    "tokenizer": ["Tokenizer"],
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module when it is first used (PEP 562)."""
-    if name not in _HOMES:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 

@@ -8,6 +8,42 @@ from collections.abc import Sequence
 from . import EdgetextError, __version__
 from .console import discard_stdout, generate_to, verify_to
 
+_OPTIONS: Sequence[tuple[str, type, str, str]] = (
+    ("max-new-tokens", int, "N", "most tokens to generate"),
+    ("temperature", float, "T", "0 is greedy; lower is safer"),
+    ("top-k", int, "K", "sample among the K likeliest tokens; 0: all"),
+    ("top-p", float, "P", "sample among the likeliest that reach P"),
+    ("min-p", float, "P", "drop tokens less likely than P of the likeliest"),
+    ("min-new-tokens", int, "N", "tokens before the text may end"),
+    ("typical-p", float, "P", "sample tokens of typical surprise that reach P"),
+    ("repetition-penalty", float, "R", "above 1: fewer repetitions"),
+    ("presence-penalty", float, "A", "off the logits of tokens in the text"),
+    ("frequency-penalty", float, "B", "the same, for every time they occur"),
+    ("no-repeat-ngram-size", int, "N", "no N tokens in a row twice"),
+    ("num-beams", int, "N", "beam search with N beams"),
+    ("length-penalty", float, "A", "its exponent of length (default: 1)"),
+    ("best-of", int, "N", "one of N texts"),
+    ("label", str, "NAME", "what the text should be: a label of the bundle"),
+    ("label-strength", float, "S", "above 1: further from other labels"),
+    ("regex", str, "PATTERN", "write a full match of PATTERN"),
+    ("json-schema", str, "FILE", "write a JSON document of the schema in FILE"),
+    ("seed", int, "N", "give the same text again; default: a fresh one"),
+    ("threads", int, "N", "threads; default: what is fastest here"),
+)
+_CHOICES: Sequence[tuple[str, Sequence[str], str]] = (
+    ("choose-by", ["likelihood", "top", "resample"], "which of the best-of texts"),
+    (
+        "context-policy",
+        ["error", "truncate_left", "slide"],
+        "when a text outgrows the model's context (default: error)",
+    ),
+    (
+        "provider",
+        ["auto", "cpu", "cuda", "numpy"],
+        "where to run; default: onnxruntime's cpu, or numpy where it is missing",
+    ),
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -18,57 +54,24 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("model", metavar="MODEL.etx", help="a bundle, or a folder with its members")
     p.add_argument("prompt", nargs="?", default="", help="text to continue; '-' reads stdin")
-    p.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens to generate")
-    p.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; lower is safer")
-    p.add_argument("--top-k", type=int, metavar="K", help="sample among the K likeliest tokens; 0: all")
-    p.add_argument("--top-p", type=float, metavar="P", help="sample among the likeliest that reach P")
-    p.add_argument("--min-p", type=float, metavar="P", help="drop tokens less likely than P of the likeliest")
-    _add_host_options(p)
-    p.add_argument("--seed", type=int, metavar="N", help="give the same text again; default: a fresh one")
-    p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; repeatable")
-    p.add_argument("--threads", type=int, metavar="N", help="threads; default: what is fastest here")
-    p.add_argument(
-        "--provider",
-        choices=["auto", "cpu", "cuda", "numpy"],
-        default="auto",
-        help="where to run; default: onnxruntime's cpu, or numpy where it is missing",
-    )
+    for name, kind, metavar, text in _OPTIONS:
+        p.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
+    for name, choices, text in _CHOICES:
+        p.add_argument(f"--{name}", choices=choices, help=text)
+    p.set_defaults(provider="auto", stop=[])
+    for name, into, text in (
+        ("bad-word", "bad_words", "never write TEXT"),
+        ("choice", "choices", "write one of these"),
+        ("stop", "stop", "end before TEXT"),
+    ):
+        p.add_argument(f"--{name}", action="append", dest=into, metavar="TEXT", help=f"{text}; repeatable")
+    p.add_argument("--logprobs", action="store_true", default=None, help="log-probabilities in the JSON line")
     p.add_argument("--json", action="store_true", dest="as_json", help="one JSON line at the end")
     p.add_argument(
         "--verify", action="store_true", help="replay the golden tokens instead; exit 1 if they differ"
     )
     p.add_argument("--version", action="version", version=f"edgetext-runtime {__version__}")
     return p
-
-
-def _add_host_options(p: argparse.ArgumentParser) -> None:
-    """What is decided on the host rather than in the graph."""
-    p.add_argument("--min-new-tokens", type=int, metavar="N", help="tokens before the text may end")
-    p.add_argument(
-        "--typical-p", type=float, metavar="P", help="sample tokens of typical surprise that reach P"
-    )
-    p.add_argument("--repetition-penalty", type=float, metavar="R", help="above 1: fewer repetitions")
-    p.add_argument("--presence-penalty", type=float, metavar="A", help="off the logits of tokens in the text")
-    p.add_argument("--frequency-penalty", type=float, metavar="B", help="the same, for every time they occur")
-    p.add_argument("--no-repeat-ngram-size", type=int, metavar="N", help="no N tokens in a row twice")
-    p.add_argument(
-        "--bad-word", action="append", dest="bad_words", metavar="TEXT", help="never write TEXT; repeatable"
-    )
-    p.add_argument("--num-beams", type=int, metavar="N", help="beam search with N beams")
-    p.add_argument("--length-penalty", type=float, metavar="A", help="its exponent of length (default: 1)")
-    p.add_argument("--best-of", type=int, metavar="N", help="one of N texts")
-    p.add_argument("--choose-by", choices=["likelihood", "top", "resample"], help="which of them")
-    p.add_argument(
-        "--choice", action="append", dest="choices", metavar="TEXT", help="write one of these; repeatable"
-    )
-    p.add_argument("--regex", metavar="PATTERN", help="write a full match of PATTERN")
-    p.add_argument("--json-schema", metavar="FILE", help="write a JSON document of the schema in FILE")
-    p.add_argument("--logprobs", action="store_true", default=None, help="log-probabilities in the JSON line")
-    p.add_argument(
-        "--context-policy",
-        choices=["error", "truncate_left", "slide"],
-        help="when a text outgrows the model's context (default: error)",
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

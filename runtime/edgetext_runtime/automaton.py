@@ -137,6 +137,10 @@ def compile_tree(tree: Node, name: str) -> Automaton:
     return _determinise(parts, 0, end, name)
 
 
+def _too_large(name: str, what: str) -> InputError:
+    return InputError(f"{name} {what}: use fewer or smaller repetitions")
+
+
 class _Parts:
     """The nondeterministic automaton under construction: byte edges and empty edges by state."""
 
@@ -148,9 +152,7 @@ class _Parts:
     def new(self) -> int:
         """A new state."""
         if len(self.edges) >= _MAX_PARTS:
-            raise InputError(
-                f"{self._name} is too large (over {_MAX_PARTS:,} parts): use fewer or smaller repetitions"
-            )
+            raise _too_large(self._name, f"is too large (over {_MAX_PARTS:,} parts)")
         self.edges.append([])
         self.empty.append([])
         return len(self.edges) - 1
@@ -267,7 +269,7 @@ def _determinise(parts: _Parts, start: int, end: int, name: str) -> Automaton:
                     queue.append(following)
         work += len(found)
         if work > _MAX_WORK:
-            raise InputError(f"{name} takes too long to compile: use fewer or smaller repetitions")
+            raise _too_large(name, "takes too long to compile")
         return frozenset(found)
 
     numbers: dict[frozenset[int], int] = {frozenset(): 0, closure([start]): 1}
@@ -282,9 +284,7 @@ def _determinise(parts: _Parts, start: int, end: int, name: str) -> Automaton:
             reached = closure({target for a, b, target in edges if a <= low <= b})
             if reached not in numbers:
                 if len(numbers) >= MAX_STATES:
-                    raise InputError(
-                        f"{name} is too large (over {MAX_STATES:,} states): use fewer or smaller repetitions"
-                    )
+                    raise _too_large(name, f"is too large (over {MAX_STATES:,} states)")
                 numbers[reached] = len(members)
                 members.append(reached)
             row[low:after] = numbers[reached]

@@ -5,8 +5,8 @@ import re
 from types import ModuleType
 from typing import Any
 
-from .errors import BundleError, DependencyError, ProviderError
-from .manifest import REEXPORT
+from .errors import DependencyError, ProviderError
+from .manifest import damaged
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Execution providers by the name users give them."""
@@ -76,7 +76,7 @@ def load_model(
         DependencyError: if onnxruntime is missing.
     """
     if _EXTERNAL_DATA in model:
-        raise BundleError(f"{member} keeps weights in another file, which is not allowed; {REEXPORT}")
+        raise damaged(f"{member} keeps weights in another file, which is not allowed")
     ort = load_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -89,4 +89,4 @@ def load_model(
         # A fallback would try the same again, and print that it does.
         return ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no common base but this
-        raise BundleError(f"{member}: onnxruntime cannot load it ({error}); {REEXPORT}") from error
+        raise damaged(f"{member}: onnxruntime cannot load it ({error})") from error

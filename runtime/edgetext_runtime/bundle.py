@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .archive import list_members
 from .errors import BundleError
-from .manifest import (
-    FORMAT_VERSION,
-    REEXPORT,
-    UPGRADE,
-    Manifest,
-    MemberRecord,
-    StateTensor,
-)
+from .manifest import FORMAT_VERSION, UPGRADE, Manifest, MemberRecord, StateTensor, damaged
 
 if TYPE_CHECKING:  # importing it takes longer than reading a bundle
     from pathlib import Path
@@ -91,7 +84,7 @@ def _read_file(path: str, limit: int = sum(MEMBER_LIMITS.values()) + _ZIP_OVERHE
     with open(path, "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise BundleError(f"{path}: more than {limit:,} bytes are too large for a bundle; {REEXPORT}")
+        raise damaged(f"{path}: more than {limit:,} bytes are too large for a bundle")
     return content
 
 
@@ -105,7 +98,7 @@ def _read_archive(data: bytes, label: str) -> Bundle:
     check_names([entry.name for entry in entries], label)
     for entry in entries:
         if not entry.stored:
-            raise BundleError(f"{label}: {entry.name} is compressed, members are stored; {REEXPORT}")
+            raise damaged(f"{label}: {entry.name} is compressed, members are stored")
         check_size(entry.name, entry.size, label)
     contents = {entry.name: data[entry.start : entry.start + entry.size] for entry in entries}
     return _checked(contents, label)
@@ -126,12 +119,10 @@ def _checked(contents: dict[str, bytes], label: str) -> Bundle:
         raise BundleError(f"{label}: {error}") from error
     if set(manifest.members) != set(contents):
         listed = ", ".join(sorted(manifest.members))
-        raise BundleError(f"{label}: the manifest lists other members than there are ({listed}); {REEXPORT}")
+        raise damaged(f"{label}: the manifest lists other members than there are ({listed})")
     for name, content in contents.items():
         if record(content) != manifest.members[name]:
-            raise BundleError(
-                f"{label}: {name} does not match its size and SHA-256 in the manifest; {REEXPORT}"
-            )
+            raise damaged(f"{label}: {name} does not match its size and SHA-256 in the manifest")
     return Bundle(manifest, contents, hashlib.sha256(document).hexdigest())
 
 
@@ -148,16 +139,16 @@ def check_names(names: list[str], label: str) -> None:
         if name not in MEMBER_LIMITS:
             raise BundleError(f"{label}: unknown member {name!r}: not a bundle, or {UPGRADE}")
     if len(set(names)) != len(names):
-        raise BundleError(f"{label}: a member appears twice; {REEXPORT}")
+        raise damaged(f"{label}: a member appears twice")
     if missing := [name for name in MEMBER_LIMITS if name not in names and name not in _OPTIONAL]:
-        raise BundleError(f"{label}: {', '.join(missing)} missing; {REEXPORT}")
+        raise damaged(f"{label}: {', '.join(missing)} missing")
 
 
 def check_size(name: str, size: int, label: str) -> None:
     """Raise BundleError if a member has more bytes than it may."""
     limit = MEMBER_LIMITS[name]
     if size > limit:
-        raise BundleError(f"{label}: {name} has {size:,} bytes, the limit is {limit:,}; {REEXPORT}")
+        raise damaged(f"{label}: {name} has {size:,} bytes, the limit is {limit:,}")
 
 
 def _label(source: "str | Path | bytes") -> str:

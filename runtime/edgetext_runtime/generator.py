@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from .bundle import Bundle, Manifest, read_bundle
+from .conditions import read_condition
 from .context import fit_prompt
 from .decoding import decode, decode_best, exhaust
 from .engine import Threads, open_session
 from .errors import BundleError, InputError, TokenizerError
 from .golden import GoldenCase, read_golden
-from .options import ContextPolicy, Options, Settings, resolve
+from .options import Condition, ContextPolicy, Options, Settings, resolve
 from .request import CHUNK, Request, log_softmax, prefill
 from .results import Generation, GenerationStream, Piece, PieceGenerator, Score, Timings
-from .sampling import GenerationDefaults, SamplingParams
+from .sampling import GenerationDefaults, SamplingParams, check_number
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # what most programs never need is imported when it is
@@ -166,8 +167,8 @@ class Generator:
         """
         from .batch import decode_batch
 
-        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-            raise InputError(f"prompts is {prompts!r}; allowed is a list of strings")
+        ok = isinstance(prompts, Sequence) and not isinstance(prompts, str)
+        check_number("prompts", prompts, ok, "a list of strings")
         first = resolve(self.defaults, options)
         settings = [replace(first, seed=(first.seed + n) % (1 << 64)) for n in range(len(prompts))]
         requests = [
@@ -178,7 +179,12 @@ class Generator:
         return [exhaust(_run(request, Event())) for request in requests]
 
     def prefill(
-        self, prompt: str = "", *, state: "PromptState | None" = None, context_policy: ContextPolicy = "error"
+        self,
+        prompt: str = "",
+        *,
+        state: "PromptState | None" = None,
+        context_policy: ContextPolicy = "error",
+        **condition: Unpack[Condition],
     ) -> "PromptState":
         """Pay for a prompt once: the state after it, to be continued any number of times.
 
@@ -188,32 +194,37 @@ class Generator:
             prompt: the text.
             state: what it comes after; it is not changed. Both texts are encoded by themselves.
             context_policy: as for `generate`; what does not fit leaves half of the context.
+            condition: ``label`` and ``label_strength``, as for `generate`; the state keeps them.
 
         Raises:
             InputError: if the prompt is longer than the model's context.
             TokenizerError: if it cannot be encoded.
         """
         limit = self.manifest.context_length
-        settings = resolve(self.defaults, {"context_policy": context_policy, "seed": 0})
+        settings = resolve(self.defaults, {"context_policy": context_policy, "seed": 0, **condition})
         request = self._request(prompt, state, settings, room=limit)
         if not request.fed and state is not None:
             return state.fork()
         return prefill(request, self.bundle.sha256)
 
-    def score(self, text: str) -> Score:
+    def score(self, text: str, **condition: Unpack[Condition]) -> Score:
         """Log-probability of every token of a text, and its perplexity.
+
+        Args:
+            text: the text.
+            condition: as for `prefill`.
 
         Raises:
             InputError: if the text is empty or longer than the model's context.
             TokenizerError: if it cannot be encoded.
         """
         tokens = self._encode(text, "text")
-        if not tokens:
-            raise InputError(f"text is {text!r}; allowed is a text of at least one token")
+        check_number("text", text, bool(tokens), "a text of at least one token")
         fed = fit_prompt(
             [self.manifest.eos_id, *tokens], self.manifest.context_length, "error", room=0, name="text"
         )
-        state = self.session.new_state()
+        settings = resolve(self.defaults, {"seed": 0, **condition})
+        state = self.session.new_state(1, read_condition(self.manifest, settings))
         inputs = np.array([fed[:-1]], np.int64)
         logprobs: list[float] = []
         for start in range(0, len(tokens), CHUNK):
@@ -244,8 +255,7 @@ class Generator:
         return self.generate(case.prompt, **case.settings).tokens == case.tokens
 
     def _encode(self, text: str, name: str) -> list[int]:
-        if not isinstance(text, str):
-            raise InputError(f"{name} is {text!r}; allowed is a string")
+        check_number(name, text, isinstance(text, str), "a string")
         return self.tokenizer.encode(text)
 
     def _request(
@@ -256,6 +266,7 @@ class Generator:
             raise InputError("state is not of this bundle; allowed is what prefill() of this generator gives")
         new = self._encode(prompt, "prompt")
         whole = [self.manifest.eos_id, *new] if state is None else [*state.tokens, *new]
+        condition = read_condition(self.manifest, settings, state)
         limit, policy = self.manifest.context_length, settings.context_policy
         room = settings.max_new_tokens if room is None else room
         if state is None:
@@ -268,7 +279,15 @@ class Generator:
         constraints = self._constraints.compile(settings) if needed else ()
         rater = None if settings.choose_by == "likelihood" else self._rater
         return Request(
-            self.session, self.tokenizer, settings, tuple(whole), state, tuple(fed), constraints, rater
+            self.session,
+            self.tokenizer,
+            settings,
+            tuple(whole),
+            state,
+            tuple(fed),
+            condition,
+            constraints,
+            rater,
         )
 
 

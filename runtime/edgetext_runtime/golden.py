@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from .errors import BundleError, InputError
-from .manifest import REEXPORT, is_count, parse_json_object
+from .errors import InputError
+from .manifest import damaged, is_count, parse_json_object
 from .sampling import GenerationDefaults, check_seed
 
 _FIELDS = {"prompt", "prompt_tokens", "sampling", "tokens"}
@@ -37,29 +37,27 @@ def read_golden(data: bytes, vocab_size: int) -> tuple[GoldenCase, ...]:
     """
     cases = parse_json_object(data, "golden.json").get("cases")
     if not isinstance(cases, list):
-        raise BundleError(f"golden.json: must have a list of cases; {REEXPORT}")
+        raise damaged("golden.json: must have a list of cases")
     return tuple(_read_case(case, f"golden.json: case {n}", vocab_size) for n, case in enumerate(cases))
 
 
 def _read_case(case: object, where: str, vocab_size: int) -> GoldenCase:
     if not isinstance(case, dict) or set(case) != _FIELDS:
-        raise BundleError(f"{where} must have exactly {sorted(_FIELDS)}; {REEXPORT}")
+        raise damaged(f"{where} must have exactly {sorted(_FIELDS)}")
     prompt, sampling = case["prompt"], case["sampling"]
     if not isinstance(prompt, str) or not isinstance(sampling, dict):
-        raise BundleError(f"{where} must have a text as prompt and an object as sampling; {REEXPORT}")
+        raise damaged(f"{where} must have a text as prompt and an object as sampling")
     for name in ("prompt_tokens", "tokens"):
         ids = case[name]
         if not isinstance(ids, list) or not all(is_count(i) and i < vocab_size for i in ids):
-            raise BundleError(f"{where}: {name} must be ids below {vocab_size}; {REEXPORT}")
+            raise damaged(f"{where}: {name} must be ids below {vocab_size}")
     given = {name: value for name, value in sampling.items() if value is not None}
     settings = {"max_new_tokens": max(1, len(case["tokens"])), "seed": 0, **given}
     try:
         check_seed(settings["seed"])
-        GenerationDefaults().override(**{k: v for k, v in settings.items() if k != "seed"})
+        GenerationDefaults().override(**{k: v for k, v in settings.items() if k not in ("seed", "label")})
     except (InputError, TypeError) as error:
-        raise BundleError(
-            f"{where}: sampling {sampling!r} is not understood ({error}); {REEXPORT}"
-        ) from error
+        raise damaged(f"{where}: sampling {sampling!r} is not understood ({error})") from error
     # One token more than expected tells as much as all that a case may ask for.
     settings["max_new_tokens"] = min(settings["max_new_tokens"], len(case["tokens"]) + 1)
     return GoldenCase(prompt, tuple(case["prompt_tokens"]), settings, tuple(case["tokens"]))

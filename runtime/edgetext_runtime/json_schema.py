@@ -24,31 +24,25 @@ from .patterns import parse_pattern
 
 _MOST_NESTED = 16
 _MOST_LENGTH = 1000
-_IGNORED = {
-    "title",
-    "description",
-    "default",
-    "examples",
-    "$schema",
-    "$id",
-    "$comment",
-    "additionalProperties",
+_IGNORED = {"title", "description", "default", "examples", "$schema", "$id", "$comment"} | {
+    "additionalProperties"
+}
+_PLAIN: Mapping[str, Node] = {
+    "integer": parse_pattern(r"-?(0|[1-9]\d{0,14})"),
+    "number": parse_pattern(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?([eE][+-]?\d{1,2})?"),
+    "boolean": parse_pattern("true|false"),
+    "null": literal("null"),
 }
 _KEYWORDS = {
     "object": {"properties", "required"},
     "array": {"items", "minItems", "maxItems"},
     "string": {"minLength", "maxLength"},
-    "integer": set[str](),
-    "number": set[str](),
-    "boolean": set[str](),
-    "null": set[str](),
+    **{kind: set[str]() for kind in _PLAIN},
 }
 
 
 _SPACE = parse_pattern(" ?")
 _COMMA = parse_pattern(", ?")
-_INTEGER = parse_pattern(r"-?(0|[1-9]\d{0,14})")
-_NUMBER = parse_pattern(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?([eE][+-]?\d{1,2})?")
 _CODE = r"[0-9A-CE-Fa-ce-f][0-9A-Fa-f]{3}|[dD][0-7][0-9A-Fa-f]{2}"  # hexadecimal, and no surrogate
 _CHARACTER = parse_pattern(rf'[^\x00-\x1f"\\]|\\(["\\/bfnrt]|u({_CODE}))')
 
@@ -127,14 +121,7 @@ def _typed(kind: str, schema: Mapping[str, Any], where: str, depth: int) -> Node
         case "string":
             bounds = _bounds(schema, "minLength", "maxLength", where)
             return Sequence((literal('"'), Repeat(_CHARACTER, *bounds), literal('"')))
-        case "integer":
-            return _INTEGER
-        case "number":
-            return _NUMBER
-        case "boolean":
-            return parse_pattern("true|false")
-        case _:
-            return literal("null")
+    return _PLAIN[kind]
 
 
 def _bounds(schema: Mapping[str, Any], low: str, high: str, where: str) -> tuple[int, int | None]:

@@ -15,7 +15,7 @@ from .errors import BundleError
 FORMAT_VERSION = 1
 ARCHITECTURES = ("lstm", "gru", "transformer")
 PRECISIONS = ("int8", "int4", "fp16", "fp32")
-STATE_KINDS = ("recurrent", "kv_cache")
+STATE_KINDS = ("recurrent", "kv_cache", "condition")
 STATE_DTYPES = {"float32": 4, "float16": 2}
 """Element types a state tensor may have, with their size in bytes."""
 MAX_STATE_BYTES = 1 << 31
@@ -50,10 +50,15 @@ def parse_json_object(data: bytes | str, member: str) -> dict[str, Any]:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         parsed = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{member}: not valid JSON ({error}); {REEXPORT}") from error
+        raise damaged(f"{member}: not valid JSON ({error})") from error
     if not isinstance(parsed, dict):
-        raise BundleError(f"{member}: must hold a JSON object, not {type(parsed).__name__}; {REEXPORT}")
+        raise damaged(f"{member}: must hold a JSON object, not {type(parsed).__name__}")
     return parsed
+
+
+def damaged(what: str) -> BundleError:
+    """The error for a bundle that is not as edgetext writes it."""
+    return BundleError(f"{what}; {REEXPORT}")
 
 
 def is_count(value: object, minimum: int = 0) -> bool:
@@ -63,20 +68,22 @@ def is_count(value: object, minimum: int = 0) -> bool:
 
 def _require(ok: bool, where: str, rule: str) -> None:
     if not ok:
-        raise BundleError(f"manifest.json: {where} {rule}; {REEXPORT}")
+        raise damaged(f"manifest.json: {where} {rule}")
 
 
 @dataclass(frozen=True)
 class StateTensor:
-    """One tensor the graph carries from call to call; the initial value is all zeros.
+    """One tensor the graph carries from call to call; the initial value is all zeros, or what is asked for.
 
     Attributes:
         input: name of the graph input that takes the past value.
-        output: name of the graph output that gives the present value.
+        output: name of the graph output that gives the present value; empty for a condition.
         shape: a positive size or a name per axis: ``"batch"`` first, ``"context"`` once in a KV cache.
         dtype: a key of `STATE_DTYPES`.
-        kind: ``"recurrent"`` (replaced at every call) or ``"kv_cache"`` (written in place: past and present
-            are bound to one buffer of capacity ``context_length``).
+        kind: ``"recurrent"`` (replaced at every call), ``"kv_cache"`` (written in place: past and present
+            are bound to one buffer of capacity ``context_length``) or ``"condition"`` (given at the start and
+            kept: what the text should be).
+        labels: of the input ``condition.label`` [batch, C] the names of its C columns.
     """
 
     input: str
@@ -84,10 +91,12 @@ class StateTensor:
     shape: tuple[int | str, ...]
     dtype: str = "float32"
     kind: str = "recurrent"
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check names, axes, element type and kind."""
-        for name in (self.input, self.output):
+        """Check names, axes, element type, kind and labels."""
+        kept, labels = self.kind == "condition", self.labels
+        for name in (self.input, *(() if kept else (self.output,))):
             _require(isinstance(name, str) and name != "", "state", f"has an invalid tensor name {name!r}")
         where = f"state {self.input!r}"
         dtypes = list(STATE_DTYPES)
@@ -100,6 +109,13 @@ class StateTensor:
         names = [axis for axis in self.shape[1:] if isinstance(axis, str)]
         expected = ["context"] if self.kind == "kv_cache" else []
         _require(names == expected, where, f"names the axes {names!r} after 'batch', not {expected!r}")
+        valid = all(isinstance(label, str) and label for label in labels) and kept == bool(labels)
+        if valid and kept:
+            found = (self.input, self.output, self.shape)
+            valid = found == ("condition.label", "", ("batch", len(set(labels)))) and len(set(labels)) == len(
+                labels
+            )
+        _require(valid, where, f"is no condition with the labels {labels!r}")
 
     def concrete_shape(self, batch: int, context: int | None) -> tuple[int, ...]:
         """The shape in numbers, for ``batch`` sequences and a cache of ``context`` tokens."""
@@ -203,7 +219,7 @@ class Manifest:
             context is not None or not self.has_cache, "context_length", "is null but there is a KV cache"
         )
         for side in ("input", "output"):
-            names = [getattr(entry, side) for entry in self.state]
+            names = [name for entry in self.state if (name := getattr(entry, side))]
             _require(len(set(names)) == len(names), "state", f"names an {side} twice")
         size = sum(math.prod(s.concrete_shape(1, context)) * STATE_DTYPES[s.dtype] for s in self.state)
         _require(size <= MAX_STATE_BYTES, "state", f"takes more than {MAX_STATE_BYTES:,} bytes")
@@ -212,6 +228,11 @@ class Manifest:
     def has_cache(self) -> bool:
         """Whether the state holds KV caches (then the graph also takes ``past_length``)."""
         return any(entry.kind == "kv_cache" for entry in self.state)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a text can be asked to be; empty where the model is not conditioned."""
+        return next((entry.labels for entry in self.state if entry.labels), ())
 
     @property
     def eos_id(self) -> int:
@@ -252,10 +273,10 @@ def check_version(version: object) -> None:
 def _known_fields(cls: type[Any], document: object, where: str) -> dict[str, Any]:
     """The document, once it is sure that it has exactly the fields of the dataclass ``cls``."""
     if not isinstance(document, dict):
-        raise BundleError(f"manifest.json: {where} must be an object, not {document!r}; {REEXPORT}")
+        raise damaged(f"manifest.json: {where} must be an object, not {document!r}")
     expected = {f.name for f in fields(cls)}
     if missing := sorted(expected - set(document)):
-        raise BundleError(f"manifest.json: {where} has no {', '.join(missing)}; {REEXPORT}")
+        raise damaged(f"manifest.json: {where} has no {', '.join(missing)}")
     if unknown := sorted(set(document) - expected):
         raise BundleError(
             f"manifest.json: {where} has unknown fields {', '.join(unknown)}: perhaps {UPGRADE}"
@@ -264,6 +285,8 @@ def _known_fields(cls: type[Any], document: object, where: str) -> dict[str, Any
 
 
 def _state_tensor(entry: object) -> StateTensor:
-    known = _known_fields(StateTensor, entry, "a state entry")
-    _require(isinstance(known["shape"], list), f"state {known['input']!r}", "must have a list as its shape")
-    return StateTensor(**{**known, "shape": tuple(known["shape"])})
+    given = {"labels": [], **entry} if isinstance(entry, dict) else entry
+    known = _known_fields(StateTensor, given, "a state entry")
+    valid = isinstance(known["shape"], list) and isinstance(known["labels"], list)
+    _require(valid, f"state {known['input']!r}", "must have lists as its shape and labels")
+    return StateTensor(**{**known, "shape": tuple(known["shape"]), "labels": tuple(known["labels"])})

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from threading import Lock
-from types import TracebackType
 
 _NAMES = ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}")
 """OpenBLAS's functions as its builds name them."""
@@ -43,9 +42,7 @@ class OneThread:
                     self._controls[1](1)
             self._inside += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Put the setting back, unless somebody else is still inside."""
         if self._controls is None:
             return

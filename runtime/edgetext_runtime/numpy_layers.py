@@ -125,6 +125,17 @@ class Embedding(NamedTuple):
         return run
 
 
+class Repeat(NamedTuple):
+    """A condition of the state [B, X] at every position."""
+
+    state: str
+    out: int
+
+    def __call__(self, space: Workspace) -> Call:
+        out, given = space.array(self.out), space.state[self.state][:, None]
+        return lambda: np.copyto(out, given)
+
+
 class Positions(NamedTuple):
     """Rows of a table of learned positions [context, X], those of this call's tokens."""
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from .errors import BundleError
 from .manifest import Manifest, StateTensor
-from .numpy_layers import Layer, Slot
+from .numpy_layers import Layer, Repeat, Slot
 from .numpy_weights import Weights, refuse
 from .onnx_reader import Attribute, Node
 from .sampling import AnyArray
@@ -15,7 +15,10 @@ _MOST_WIDTH = 1 << 20
 
 
 class Hidden(NamedTuple):
-    """A value of the network. ``axes``: B batch, T time, N positions, D the one direction, X the width."""
+    """A value of the network. ``axes``: B batch, T time, N positions, D the one direction, X the width.
+
+    A condition has neither T nor N; 1 is an axis in their place.
+    """
 
     slot: int
     width: int
@@ -84,6 +87,13 @@ class Network:
             raise refuse(f"the layers hold more than {_MOST_WIDTH:,} numbers for one token")
         self.slots.append(Slot(width, "N" in axes))
         return Hidden(len(self.slots) - 1, width, axes)
+
+    def condition(self, entry: StateTensor) -> Hidden:
+        """A condition, [B, C]: at all positions the same."""
+        self.require(len(entry.shape) == 2, entry.dtype == "float32")
+        out = self.hidden(int(entry.shape[1]), "BX")
+        self.layers.append(Repeat(entry.input, out.slot))
+        return out
 
     def like(self, x: Hidden, width: int | None = None) -> Hidden:
         """A new value with the axes of x, and its width unless another is given."""

@@ -68,6 +68,7 @@ class _Planner:
         states = {entry.input: StateValue(entry) for entry in self._manifest.state}
         inputs: dict[str, Symbol] = {value.name: value.name for value in self._graph.inputs}
         inputs.update(states)
+        inputs.update((s.input, self._network.condition(s)) for s in self._manifest.state if not s.output)
         if clash := sorted(set(inputs) & set(self._graph.constants)):
             raise refuse(f"{clash[0]!r} is an input and a weight")
         self._symbols.update(self._graph.constants)
@@ -81,7 +82,7 @@ class _Planner:
         chosen = self._symbols.get("next_token")
         if not isinstance(chosen, str) or chosen != "next_token":
             raise refuse("'next_token' is not sampled as edgetext does")
-        for entry in self._manifest.state:
+        for entry in (entry for entry in self._manifest.state if entry.output):
             found = self._symbols.get(entry.output)
             if not isinstance(found, StateValue) or found != StateValue(entry, past=False):
                 raise refuse(f"{entry.output!r} is not what becomes of {entry.input!r}")

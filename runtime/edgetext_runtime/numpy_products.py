@@ -114,10 +114,14 @@ def _mul(net: Network, operands: list[Symbol]) -> list[Symbol]:
     return _elementwise(net, np.multiply, operands)
 
 
+_SPREAD = {"TBX": "BX", "BTX": "B1X"}
+"""What is added to all positions of what."""
+
+
 def _elementwise(net: Network, operation: np.ufunc, operands: list[Symbol]) -> list[Symbol]:
     match operands:
         case [Hidden() as x, Hidden() as y]:
-            net.require((x.axes, x.width) == (y.axes, y.width))
+            net.require(x.width == y.width, y.axes in (x.axes, _SPREAD.get(x.axes)))
             operand: int | FloatArray = y.slot
         case [Hidden() as x, np.ndarray() as vector] if x.axes[-1] == "X":
             net.require(vector.shape == (x.width,), vector.dtype == np.float32)

@@ -1,6 +1,6 @@
 """Runs a step graph with numpy alone, where onnxruntime has no wheel: the same bundles, the same tokens.
 
-The interface is that of `session.StepSession`. Greedy tokens, and those of a seed, are the ones onnxruntime
+Greedy tokens, and those of a seed, are the ones onnxruntime
 gives, up to the rounding of float32 sums: two logits would have to agree in six digits, or a quantised
 activation to lie on the edge of two levels, for another to be chosen.
 
@@ -8,20 +8,19 @@ The graph is read (`onnx_reader`), understood (`numpy_plan`) and then run as a l
 exist already. What edgetext does not write is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from .buffers import StepResult
-from .engine import StateArrays, check_step, used_part, whole_state, zero_state
-from .errors import InputError
+from .engine import StepBackend, check_step
 from .manifest import Manifest, is_count
 from .numpy_blas import one_thread
 from .numpy_layers import Workspace
 from .numpy_plan import Plan, make_plan
 from .numpy_sampling import choose
 from .onnx_reader import read_graph
-from .sampling import AnyArray, FloatArray, IntArray, SamplingParams
+from .sampling import AnyArray, FloatArray, IntArray, SamplingParams, check_number
 from .signature import check_signature
 
 PROVIDER = "numpy"
@@ -76,7 +75,7 @@ class _Program:
         return choose(last, self._resolved, uniform)
 
 
-class NumpySession:
+class NumpySession(StepBackend):
     """A step graph, understood and compared with its manifest.
 
     Weights of at most four bytes for each of the model's are added (float32 for 8 bits); embeddings stay
@@ -88,36 +87,23 @@ class NumpySession:
     """
 
     def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1) -> None:
-        if not is_count(threads, 1) or threads != 1:
-            raise InputError(
-                f"threads is {threads!r}; allowed is 1 with the numpy backend: leave it out, or pip install "
-                "onnxruntime"
-            )
+        ok = is_count(threads) and threads == 1
+        check_number("threads", threads, ok, "1 with numpy: leave it out, or pip install onnxruntime")
         self.manifest = manifest
         self.threads = threads
         self.provider = PROVIDER
         self._one_thread = one_thread()
         graph = read_graph(model)
-        check_signature(graph, manifest)
+        check_signature(graph.inputs, graph.outputs, manifest)
         with np.errstate(all="ignore"):  # weights that are not numbers give tokens all the same
             self._plan = make_plan(graph, manifest, len(model))
-
-    def new_state(self, batch: int = 1) -> NumpyState:
-        """See `engine.StepBackend`, here and below."""
-        return self._state(zero_state(self.manifest, batch), 0)
 
     def _state(self, arrays: list[AnyArray], length: int) -> NumpyState:
         names = [entry.input for entry in self.manifest.state]
         return NumpyState(len(arrays[0]), length, dict(zip(names, arrays, strict=True)))
 
-    def read_state(self, state: NumpyState) -> StateArrays:
-        """Copies of the state's tensors."""
-        entries = self.manifest.state
-        return tuple(used_part(s, state.tensors[s.input], state.length).copy() for s in entries)
-
-    def write_state(self, arrays: Sequence[AnyArray], length: int) -> NumpyState:
-        """A state with these contents."""
-        return self._state(whole_state(self.manifest, arrays, length), length)
+    def _arrays(self, state: NumpyState) -> Iterable[AnyArray]:
+        return state.tensors.values()
 
     def run(
         self,
@@ -129,7 +115,7 @@ class NumpySession:
         positions: IntArray | None = None,
         want_logits: bool = False,
     ) -> StepResult:
-        """See `session.StepSession.run`."""
+        """See `StepBackend.run`."""
         wanted = check_step(self.manifest, tokens, state, uniform, positions)
         single = tokens.shape[1] == 1 and len(wanted) == 1
         program = self._decoder(state) if single else _Program(self._plan, state, tokens.shape[1], wanted)
@@ -141,7 +127,7 @@ class NumpySession:
         return StepResult(np.array(chosen, np.int64), logits)
 
     def step(self, token: int, state: NumpyState, sampling: SamplingParams, uniform: float) -> int:
-        """Feed one token of one sequence and sample the next: `run` without its checks."""
+        """See `StepBackend.step`."""
         program = state._program or self._decoder(state)
         program.tokens[0, 0] = token
         with self._one_thread, np.errstate(all="ignore"):

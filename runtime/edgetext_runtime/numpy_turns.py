@@ -33,6 +33,8 @@ def _unsqueeze(net: Network, operands: list[Symbol]) -> list[Symbol]:
     match operands:
         case [StateValue(past=True, turned=False) as state, np.ndarray() as axes] if axes.tolist() == [0]:
             return [StateValue(state.entry, turned=True)]
+        case [Hidden(axes="BX") as x, np.ndarray() as axes] if axes.tolist() == [1]:
+            return [Hidden(x.slot, x.width, "B1X")]
     raise net.odd()
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import BundleError
-from .manifest import REEXPORT
+from .manifest import damaged
 from .numpy_weights import refuse
 from .sampling import AnyArray
 
@@ -66,16 +66,8 @@ class Graph(NamedTuple):
 
     nodes: tuple[Node, ...]
     constants: Mapping[str, AnyArray]
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-
-    def get_inputs(self) -> list[Value]:
-        """As ``onnxruntime.InferenceSession`` has it."""
-        return list(self.inputs)
-
-    def get_outputs(self) -> list[Value]:
-        """As ``onnxruntime.InferenceSession`` has it."""
-        return list(self.outputs)
+    inputs: list[Value]
+    outputs: list[Value]
 
 
 def read_graph(model: bytes) -> Graph:
@@ -94,7 +86,7 @@ def read_graph(model: bytes) -> Graph:
 
 
 def _damaged(what: str) -> BundleError:
-    return BundleError(f"model.onnx: {what}; {REEXPORT}")
+    return damaged(f"model.onnx: {what}")
 
 
 class _Reader:
@@ -123,7 +115,7 @@ class _Reader:
                 sides[number].append(self._value(*span))
             elif number == 15:
                 raise _damaged("has sparse weights, which edgetext does not write")
-        return Graph(tuple(nodes), constants, tuple(sides[11]), tuple(sides[12]))
+        return Graph(tuple(nodes), constants, sides[11], sides[12])
 
     def _node(self, start: int, end: int) -> Node:
         inputs: list[str] = []

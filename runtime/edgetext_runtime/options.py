@@ -23,7 +23,14 @@ MOST_CANDIDATES = 1024
 MOST_LIKELIEST = 64
 
 
-class Options(TypedDict, total=False):
+class Condition(TypedDict, total=False):
+    """Those of `Options` that say what the text should be."""
+
+    label: str | None
+    label_strength: float | None
+
+
+class Options(Condition, total=False):
     """Keyword arguments of ``generate``, ``stream`` and their kin; ``None`` means "not given".
 
     How the next token is chosen (not given: the bundle's own setting):
@@ -64,6 +71,11 @@ class Options(TypedDict, total=False):
     - ``choose_by``: which: ``"likelihood"`` (the default: the best mean log-probability); by the bundle's
       discriminator, ``"top"`` (the one it rates highest) or ``"resample"`` (drawn in proportion to
       exp(logit): closer to the corpus, where the top-rated is only safer).
+
+    What the text should be, of a model with labels (`conditions`):
+
+    - ``label``: one of them.
+    - ``label_strength``: 1 (the default) is what was learned; more takes the text further from other labels.
 
     And:
 
@@ -132,24 +144,21 @@ class Settings:
     logprobs: bool = False
     top_logprobs: int = 0
     context_policy: ContextPolicy = "error"
+    label: str | None = None
+    label_strength: float = 1.0
 
     def __post_init__(self) -> None:
         """Check every option, alone and against the others."""
         self._check_numbers()
         self._check_texts()
-        if self.num_beams > 1 and self.best_of > 1:
-            raise InputError(
-                f"best_of is {self.best_of} and num_beams {self.num_beams}; allowed is one of both"
-            )
-        if self.choose_by not in get_args(ChooseBy):
-            allowed = ", ".join(get_args(ChooseBy))
-            raise InputError(f"choose_by is {self.choose_by!r}; allowed is {allowed}")
-        if self.choose_by != "likelihood" and self.best_of == 1:
-            raise InputError(f"choose_by is {self.choose_by!r}; allowed with it is a best_of above 1")
-        if self.num_beams > 1 and self.context_policy == "slide":
-            raise InputError(
-                "context_policy is 'slide'; allowed with num_beams is 'error' or 'truncate_left'"
-            )
+        best, beams, by, policy = self.best_of, self.num_beams, self.choose_by, self.context_policy
+        check_number("best_of", best, best == 1 or beams == 1, "1 with num_beams")
+        check_number("choose_by", by, by in get_args(ChooseBy), ", ".join(get_args(ChooseBy)))
+        check_number(
+            "choose_by", by, by == "likelihood" or best > 1, "'likelihood' without a best_of above 1"
+        )
+        ok = policy != "slide" or beams == 1
+        check_number("context_policy", policy, ok, "'error' or 'truncate_left' with num_beams")
 
     def _check_numbers(self) -> None:
         n = self.max_new_tokens
@@ -180,23 +189,20 @@ class Settings:
             ok = not isinstance(value, str) and isinstance(value, Sequence) and len(value) > 0
             ok = ok and all(isinstance(text, str) and text != "" for text in value)
             check_number(name, value, ok, "a list of strings of at least one character")
-        if not isinstance(self.processors, Sequence) or not all(map(callable, self.processors)):
-            raise InputError(f"processors is {self.processors!r}; allowed is a list of functions")
+        ok = isinstance(self.processors, Sequence) and all(map(callable, self.processors))
+        check_number("processors", self.processors, ok, "a list of functions")
         bias = self.logit_bias
         check_number("logit_bias", bias, bias is None or isinstance(bias, Mapping), "a dictionary")
         check_number("regex", self.regex, self.regex is None or isinstance(self.regex, str), "a pattern")
         schema = self.json_schema
         check_number("json_schema", schema, schema is None or isinstance(schema, Mapping), "a dictionary")
-        if self.context_policy not in get_args(ContextPolicy):
-            allowed = ", ".join(get_args(ContextPolicy))
-            raise InputError(f"context_policy is {self.context_policy!r}; allowed is {allowed}")
+        policy, known = self.context_policy, get_args(ContextPolicy)
+        check_number("context_policy", policy, policy in known, ", ".join(known))
         given = [name for name in ("choices", "regex", "json_schema") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"{' and '.join(given)} are given together; allowed is one constraint")
-        if given and self.stop:
-            raise InputError(
-                f"stop is {self.stop!r}; allowed with {given[0]} is none: it says itself where the text ends"
-            )
+        ok = not (given and self.stop)
+        check_number("stop", self.stop, ok, "none with a constraint, which says itself where the text ends")
 
     @property
     def on_host(self) -> bool:

@@ -21,7 +21,7 @@ The host path is taken when one of these is used; the graph then gives the logit
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from .sampling import FloatArray, is_number
 if TYPE_CHECKING:
     from .constraints import Constraint, GuideState
     from .options import Settings
+    from .tokenizer import Tokenizer
 
 LogitsProcessor = Callable[[FloatArray, Sequence[int]], FloatArray | None]
 """Takes the logits, float32 [V], which are its own to change, and the ids so far (prompt and text, without
@@ -55,21 +56,19 @@ class Chooser:
         self,
         settings: "Settings",
         prompt: Sequence[int],
-        vocab_size: int,
-        eos: int,
-        suppressed: Sequence[int],
+        tokenizer: "Tokenizer",
         constraints: "Sequence[Constraint]" = (),
     ) -> None:
         self._settings = settings
         self._tokens = list(prompt)
         self._prompt_length = len(self._tokens)
         self._counts: Counter[int] = Counter()
-        self._eos = eos
-        self._suppressed = list(suppressed)
+        self._eos = tokenizer.eos_id
+        self._suppressed = list(tokenizer.suppressed)
         self._constraints = tuple(constraints)
         self._guides: tuple[GuideState, ...] = tuple(c.start for c in self._constraints)
-        self._params = settings.sampling.resolve(vocab_size)
-        self._bias = _check_bias(settings, vocab_size)
+        self._params = settings.sampling.resolve(tokenizer.vocab_size)
+        self._bias = _check_bias(settings, tokenizer.vocab_size)
 
     def fork(self) -> "Chooser":
         """An independent copy."""
@@ -81,14 +80,16 @@ class Chooser:
         """Note that a token was chosen."""
         self._tokens.append(token)
         self._counts[token] += 1
-        pairs = zip(self._constraints, self._guides, strict=True)
-        self._guides = tuple(constraint.advance(state, token) for constraint, state in pairs)
+        self._guides = tuple(constraint.advance(state, token) for constraint, state in self._pairs)
 
     @property
     def complete(self) -> bool:
         """Whether a constraint is satisfied and allows nothing more."""
-        pairs = zip(self._constraints, self._guides, strict=True)
-        return any(constraint.is_complete(state) for constraint, state in pairs)
+        return any(constraint.is_complete(state) for constraint, state in self._pairs)
+
+    @property
+    def _pairs(self) -> "Iterator[tuple[Constraint, GuideState]]":
+        return zip(self._constraints, self._guides, strict=True)
 
     def choose(self, logits: FloatArray, uniform: float) -> int:
         """The next token.
@@ -127,7 +128,7 @@ class Chooser:
             result[repeated_ngrams(tokens, settings.no_repeat_ngram_size)] = BANNED
         if len(tokens) - self._prompt_length < settings.min_new_tokens:
             result[self._eos] = BANNED
-        for constraint, state in zip(self._constraints, self._guides, strict=True):
+        for constraint, state in self._pairs:
             result[~constraint.mask(state)] = BANNED
         if not np.isfinite(result.max()):
             count = len(tokens) - self._prompt_length

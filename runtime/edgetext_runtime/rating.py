@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .backend import load_model
-from .errors import BundleError, InputError
-from .manifest import REEXPORT
+from .errors import InputError
+from .manifest import damaged
 from .sampling import AnyArray
 from .uniform import UniformStream
 
@@ -41,7 +41,7 @@ class Rater:
         shape = inputs[0].shape if inputs else []
         names = [value.name for value in (*inputs, *outputs)]
         if names != ["tokens", "logit"] or len(shape) != 2 or not isinstance(shape[1], int):
-            raise BundleError(f"{MEMBER}: its inputs and outputs are not a discriminator's; {REEXPORT}")
+            raise damaged(f"{MEMBER}: its inputs and outputs are not a discriminator's")
         self._length: int = shape[1]
 
     def __call__(self, texts: Sequence[Sequence[int]], ended: Sequence[bool]) -> AnyArray:
@@ -57,9 +57,9 @@ class Rater:
         try:
             logits: AnyArray = self._session.run(["logit"], {"tokens": rows})[0].astype(np.float64)
         except Exception as error:  # as in loading it
-            raise BundleError(f"{MEMBER}: failed while running ({error}); {REEXPORT}") from error
+            raise damaged(f"{MEMBER}: failed while running ({error})") from error
         if logits.shape != (len(rows),) or not np.isfinite(logits).all():
-            raise BundleError(f"{MEMBER}: it does not give a finite logit for every text; {REEXPORT}")
+            raise damaged(f"{MEMBER}: it does not give a finite logit for every text")
         return logits
 
 

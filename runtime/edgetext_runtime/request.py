@@ -14,8 +14,7 @@ import numpy as np
 from .buffers import StepResult
 from .context import last_half
 from .engine import StepBackend
-from .errors import BundleError
-from .manifest import REEXPORT
+from .manifest import damaged
 from .numpy_sampling import choose
 from .options import Settings
 from .processors import BANNED, Chooser
@@ -43,6 +42,7 @@ class Request(NamedTuple):
         settings: what is asked for.
         prompt: all ids before the text, start token first.
         state: where to start from, or ``None``: from nothing.
+        condition: weights of the labels, where the model has such.
         fed: the ids to feed from there.
         constraints: what the text must satisfy.
         rater: what chooses among candidates, where that is not their likelihood.
@@ -54,25 +54,18 @@ class Request(NamedTuple):
     prompt: tuple[int, ...]
     state: "PromptState | None"
     fed: tuple[int, ...]
+    condition: FloatArray | None = None
     constraints: "tuple[Constraint, ...]" = ()
     rater: "Rater | None" = None
 
     def chooser(self) -> Chooser:
         """What chooses this request's tokens on the host."""
-        tokenizer = self.tokenizer
-        return Chooser(
-            self.settings,
-            self.prompt[1:],
-            tokenizer.vocab_size,
-            tokenizer.eos_id,
-            tokenizer.suppressed,
-            self.constraints,
-        )
+        return Chooser(self.settings, self.prompt[1:], self.tokenizer, self.constraints)
 
-    def chunks(self, tokens: Sequence[int]) -> Iterator[IntArray]:
-        """The tokens in pieces [1, T] for one call each."""
-        array = np.array([tokens], np.int64)
-        return (array[:, start : start + CHUNK] for start in range(0, len(tokens), CHUNK))
+    def chunks(self, tokens: Sequence[int]) -> Iterator[tuple[IntArray, bool]]:
+        """The tokens in pieces [1, T] for one call each, with whether it is the last."""
+        array, count = np.array([tokens], np.int64), len(tokens)
+        return ((array[:, at : at + CHUNK], at + CHUNK >= count) for at in range(0, count, CHUNK))
 
 
 class TokenSource:
@@ -103,7 +96,7 @@ class TokenSource:
         """Feed the prompt; the first token after it, or ``None`` if cancelled before."""
         given = self._request.state
         if given is None:
-            self.state = self._session.new_state()
+            self.state = self._session.new_state(1, self._request.condition)
             return self._feed(self._request.fed)
         self.state = self._session.write_state(given.arrays, given.length)
         if self._request.fed:
@@ -133,7 +126,7 @@ class TokenSource:
     def slide(self, text: Sequence[int]) -> int | None:
         """The next token when the context is full: go on from its last half."""
         limit = self._session.manifest.context_length or 0
-        self.state = self._session.new_state()
+        self.state = self._session.new_state(1, self._request.condition)
         return self._feed(last_half((*self._request.prompt, *text), limit))
 
     def pick(self, sampled: int, logits: FloatArray | None, uniform: float) -> int:
@@ -153,23 +146,18 @@ class TokenSource:
 
     def _feed(self, tokens: Sequence[int]) -> int | None:
         uniform = self.draw()
-        draws = np.array([uniform], np.float32)
-        left = len(tokens)
-        token, logits = 0, None
-        for chunk in self._request.chunks(tokens):
+        for chunk, last in self._request.chunks(tokens):
             if self._cancelled.is_set():
                 return None
-            left -= chunk.shape[1]
             step = self._session.run(
                 chunk,
                 self.state,
                 sampling=self._sampling,
-                uniform=draws,
-                want_logits=self.want_logits and left == 0,
+                uniform=np.array([uniform], np.float32),
+                want_logits=self.want_logits and last,
             )
-            token = int(step.next_token[0])
-            logits = last_logits(step)[0] if self.want_logits and left == 0 else None
-        return self.pick(token, logits, uniform)
+        logits = last_logits(step)[0] if self.want_logits else None
+        return self.pick(int(step.next_token[0]), logits, uniform)
 
 
 def prefill(request: Request, bundle: str) -> "PromptState":
@@ -182,13 +170,15 @@ def prefill(request: Request, bundle: str) -> "PromptState":
     from .prompt_state import PromptState
 
     session, given = request.session, request.state
-    state = session.new_state() if given is None else session.write_state(given.arrays, given.length)
+    if given is None:
+        state = session.new_state(1, request.condition)
+    else:
+        state = session.write_state(given.arrays, given.length)
     sampling, uniform = request.settings.sampling, np.zeros(1, np.float32)
-    logits = np.zeros(request.tokenizer.vocab_size, np.float32)
-    for chunk in request.chunks(request.fed):
-        step = session.run(chunk, state, sampling=sampling, uniform=uniform, want_logits=True)
-        logits = last_logits(step)[0]
-    return PromptState(bundle, request.prompt, state.length, session.read_state(state), logits.copy())
+    for chunk, last in request.chunks(request.fed):
+        step = session.run(chunk, state, sampling=sampling, uniform=uniform, want_logits=last)
+    logits = last_logits(step)[0].copy()
+    return PromptState(bundle, request.prompt, state.length, session.read_state(state), logits)
 
 
 def prefilled(request: Request) -> Request:
@@ -208,6 +198,6 @@ def log_softmax(logits: FloatArray) -> AnyArray:
 def last_logits(step: StepResult) -> FloatArray:
     """The logits [B, V] of the last position of a step that was asked for them."""
     if step.logits is None:
-        raise BundleError(f"model.onnx gave no logits; {REEXPORT}")
+        raise damaged("model.onnx gave no logits")
     row: FloatArray = step.logits[:, -1]
     return row

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event, Lock
-from types import TracebackType
 from typing import Literal, Self
 
 from .errors import EdgetextError
@@ -125,9 +124,7 @@ class GenerationStream(Iterator[Piece]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.cancel()
         if error is None:
             self._drain()

@@ -7,17 +7,17 @@ the recurrent state written by one step is read by the next without a copy, and 
 both past and present. What Python does for a token is to set three numbers and to read one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from .backend import PROVIDERS, available_provider, check_version, load_model, load_onnxruntime
 from .buffers import Buffers, State, StepResult
-from .engine import StateArrays, check_step, used_part, whole_state, zero_state
-from .errors import BundleError, InputError, ProviderError
-from .manifest import REEXPORT, Manifest, is_count
-from .sampling import AnyArray, FloatArray, IntArray, SamplingParams
+from .engine import StepBackend, check_step
+from .errors import ProviderError
+from .manifest import Manifest, damaged, is_count
+from .sampling import AnyArray, FloatArray, IntArray, SamplingParams, check_number
 from .signature import check_signature
 
 MOST_THREADS = 256
@@ -42,7 +42,7 @@ class _Decoder:
         state.length += 1
 
 
-class StepSession:
+class StepSession(StepBackend):
     """A step graph, loaded and compared with its manifest.
 
     Args:
@@ -66,8 +66,8 @@ class StepSession:
         provider: str = "cpu",
         spinning: bool | None = None,
     ) -> None:
-        if not is_count(threads, 1) or threads > MOST_THREADS:
-            raise InputError(f"threads is {threads!r}; allowed is an integer from 1 to {MOST_THREADS}")
+        ok = is_count(threads, 1) and threads <= MOST_THREADS
+        check_number("threads", threads, ok, f"an integer from 1 to {MOST_THREADS}")
         self.ort = load_onnxruntime()
         self.manifest = manifest
         self.threads = threads
@@ -78,45 +78,23 @@ class StepSession:
         self._session = load_model(
             model, "model.onnx", threads=threads, spinning=self.spinning, provider=self.provider
         )
-        check_signature(self._session, manifest)
+        check_signature(self._session.get_inputs(), self._session.get_outputs(), manifest)
         if self._session.get_providers()[0] != self.provider:
             raise ProviderError(f"onnxruntime would not use {self.provider}; try provider='cpu'")
 
-    def new_state(self, batch: int = 1) -> State:
-        """The state before the first token: all zeros.
-
-        Raises:
-            InputError: if ``batch`` is not a positive integer.
-        """
-        return self._state(zero_state(self.manifest, batch), 0)
-
     def _state(self, arrays: list[AnyArray], length: int) -> State:
-        """A state over these arrays, which it keeps: of full size, KV caches included."""
         current, other = [], []
         for entry, array in zip(self.manifest.state, arrays, strict=True):
             current.append(self._place(array))
-            other.append(current[-1] if entry.kind == "kv_cache" else self._place(np.zeros_like(array)))
+            replaced = entry.kind == "recurrent"
+            other.append(self._place(np.zeros_like(array)) if replaced else current[-1])
         return State(len(arrays[0]), length, current, other)
 
     def _place(self, array: AnyArray) -> Any:
         return self.ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
 
-    def read_state(self, state: State) -> StateArrays:
-        """Copies of the state's tensors, in the order of the manifest.
-
-        Returns:
-            An array [B, …] for each; KV caches are cut to the ``state.length`` tokens they hold.
-        """
-        pairs = zip(self.manifest.state, state._sides[state._turn], strict=True)
-        return tuple(np.array(used_part(entry, value.numpy(), state.length)) for entry, value in pairs)
-
-    def write_state(self, arrays: Sequence[AnyArray], length: int) -> State:
-        """The reverse of `read_state`: a state of its own with these contents, after ``length`` tokens.
-
-        Raises:
-            InputError: if a shape or type is not the manifest's.
-        """
-        return self._state(whole_state(self.manifest, arrays, length), length)
+    def _arrays(self, state: State) -> Iterable[AnyArray]:
+        return (value.numpy() for value in state._sides[state._turn])
 
     def run(
         self,
@@ -128,19 +106,7 @@ class StepSession:
         positions: IntArray | None = None,
         want_logits: bool = False,
     ) -> StepResult:
-        """Feed tokens, advance the state, and sample after the last position.
-
-        Args:
-            tokens: int64 [B, T], each below the vocabulary size.
-            state: where the sequences stand; advanced by T tokens in place.
-            sampling: how the next token is chosen.
-            uniform: float32 [B] in [0, 1), the random number of each sequence.
-            positions: the n time indices whose logits are wanted, ascending; default: the last, T - 1.
-            want_logits: give the logits as well, float32 [B, n, V].
-
-        Raises:
-            InputError: if a shape, a token or a position is out of range, or the context is full.
-        """
+        """See `StepBackend.run`."""
         wanted = check_step(self.manifest, tokens, state, uniform, positions)
         batch, time = tokens.shape
         if time == 1 and positions is None:
@@ -178,10 +144,7 @@ class StepSession:
         return np.empty((batch, count, self.manifest.vocab_size), np.float32)
 
     def step(self, token: int, state: State, sampling: SamplingParams, uniform: float) -> int:
-        """Feed one token of one sequence and sample the next: `run` for B = T = 1, without its checks.
-
-        The caller answers for a token below the vocabulary size and a state of one sequence that is not full.
-        """
+        """See `StepBackend.step`."""
         decoder = state._decoders.get(False) or self._decoder(state, False)
         buffers = decoder.buffers
         buffers.set_sampling(sampling, self.manifest.vocab_size)
@@ -205,7 +168,8 @@ class StepSession:
                 binding.bind_ortvalue_input(name, value)
         for entry, before, after in zip(self.manifest.state, past, present, strict=True):
             binding.bind_ortvalue_input(entry.input, before)
-            binding.bind_ortvalue_output(entry.output, after)
+            if entry.output:
+                binding.bind_ortvalue_output(entry.output, after)
         binding.bind_ortvalue_output("next_token", buffers.output)
         if logits is not None:
             binding.bind_ortvalue_output("logits", self.ort.OrtValue.ortvalue_from_numpy(logits))
@@ -222,6 +186,6 @@ class StepSession:
             try:
                 execute(binding, options)
             except RuntimeError as error:
-                raise BundleError(f"model.onnx: failed while running ({error}); {REEXPORT}") from error
+                raise damaged(f"model.onnx: failed while running ({error})") from error
 
         return run

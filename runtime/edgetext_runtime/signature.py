@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from .errors import BundleError
-from .manifest import REEXPORT, Manifest
+from .manifest import Manifest, damaged
 
 _TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)"}
 
@@ -22,11 +21,12 @@ _INPUTS: _Spec = {
 _CACHE_INPUTS: _Spec = {"past_length": ("int64", (1,))}
 
 
-def check_signature(session: Any, manifest: Manifest) -> None:
+def check_signature(found_inputs: list[Any], found_outputs: list[Any], manifest: Manifest) -> None:
     """Compare the inputs and outputs of a loaded graph with those its manifest implies.
 
     Args:
-        session: an ``onnxruntime.InferenceSession``.
+        found_inputs: each with name, type and shape, as ``onnxruntime.InferenceSession`` has them.
+        found_outputs: likewise.
         manifest: what the graph should be.
 
     Raises:
@@ -38,25 +38,23 @@ def check_signature(session: Any, manifest: Manifest) -> None:
         "logits": ("float32", ("batch", "n", manifest.vocab_size)),
     }
     past: _Spec = {entry.input: (entry.dtype, entry.shape) for entry in manifest.state}
-    present: _Spec = {entry.output: (entry.dtype, entry.shape) for entry in manifest.state}
-    _compare("input", inputs, past, session.get_inputs(), manifest.context_length)
-    _compare("output", outputs, present, session.get_outputs(), manifest.context_length)
+    present: _Spec = {entry.output: (entry.dtype, entry.shape) for entry in manifest.state if entry.output}
+    _compare("input", inputs, past, found_inputs, manifest.context_length)
+    _compare("output", outputs, present, found_outputs, manifest.context_length)
 
 
 def _compare(side: str, fixed: _Spec, state: _Spec, found: list[Any], context: int | None) -> None:
     if clash := sorted(set(fixed) & set(state)):
-        raise BundleError(f"manifest.json: state takes the name of another {side}, {clash[0]!r}; {REEXPORT}")
+        raise damaged(f"manifest.json: state takes the name of another {side}, {clash[0]!r}")
     expected = fixed | state
     if odd := sorted({value.name for value in found} ^ set(expected)):
-        raise BundleError(
-            f"model.onnx: its {side}s are not those of the manifest ({', '.join(odd)}); {REEXPORT}"
-        )
+        raise damaged(f"model.onnx: its {side}s are not those of the manifest ({', '.join(odd)})")
     for value in found:
         dtype, shape = expected[value.name]
         if value.type != _TYPES[dtype] or not _fits(value.shape, shape, context):
-            raise BundleError(
+            raise damaged(
                 f"model.onnx: {side} {value.name!r} is {value.type} {value.shape}, "
-                f"the manifest says {_TYPES[dtype]} {list(shape)}; {REEXPORT}"
+                f"the manifest says {_TYPES[dtype]} {list(shape)}"
             )
 
 

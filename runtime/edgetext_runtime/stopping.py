@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from .errors import InputError
+from .sampling import check_number
 
 
 def check_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
@@ -11,12 +11,10 @@ def check_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: if one is empty or not a string.
     """
-    if not isinstance(stop, Iterable):
-        raise InputError(f"stop has {stop!r}; allowed are strings of at least one character")
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    stops = tuple(stop) if isinstance(stop, Iterable) and not isinstance(stop, str) else (stop,)
     for text in stops:
-        if not isinstance(text, str) or text == "":
-            raise InputError(f"stop has {text!r}; allowed are strings of at least one character")
+        ok = isinstance(text, str) and text != ""
+        check_number("stop", text, ok, "strings of at least one character")
     return stops
 
 

@@ -248,31 +248,46 @@ class BpeTokenizer(Tokenizer):
         return [symbol for symbol in symbols if symbol >= 0]
 
 
-class WordTokenizer(Tokenizer):
-    """Words, single punctuation marks and line ends; whatever is not in the vocabulary is ``<unk>``."""
+class _ListedTokenizer(Tokenizer):
+    """Knows units of text, those of its vocabulary; whatever is not there is ``<unk>``."""
 
-    kind: Kind = "word"
+    _unit: str
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
         """Takes the tokens in the order of their ids."""
         super().__init__(vocabulary)
-        pattern = re.compile(WORD_PATTERN)
         for index, token in enumerate(vocabulary[3:], start=3):
-            if not pattern.fullmatch(token):
-                raise TokenizerError(
-                    f"token {index} of the word vocabulary, {token!r}, is not one word or mark"
-                )
-        self._split = pattern.findall
+            if self._split(token) != [token]:
+                raise TokenizerError(f"token {index} of the vocabulary, {token!r}, is not one {self._unit}")
         self._ids = {token: index for index, token in enumerate(vocabulary)}
-        self._tight_before = [token in NO_SPACE_BEFORE for token in vocabulary]
-        self._tight_after = [token in NO_SPACE_AFTER for token in vocabulary]
-        self._tight_after[self.eos_id] = True  # stands for the beginning of the text
+
+    @abstractmethod
+    def _split(self, text: str) -> list[str]:
+        """Returns the units of a text."""
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of ``text``; see `Tokenizer.encode`."""
         _reject_surrogates(text)
         find = self._ids.get
-        return [find(word, 2) for word in self._split(text)]
+        return [find(unit, 2) for unit in self._split(text)]
+
+
+class WordTokenizer(_ListedTokenizer):
+    """Words, single punctuation marks and line ends."""
+
+    kind: Kind = "word"
+    _unit = "word or mark"
+    _pattern = re.compile(WORD_PATTERN)
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        """Takes the tokens in the order of their ids."""
+        super().__init__(vocabulary)
+        self._tight_before = [token in NO_SPACE_BEFORE for token in vocabulary]
+        self._tight_after = [token in NO_SPACE_AFTER for token in vocabulary]
+        self._tight_after[self.eos_id] = True  # stands for the beginning of the text
+
+    def _split(self, text: str) -> list[str]:
+        return self._pattern.findall(text)
 
     def _piece(self, token: int, previous: int) -> bytes:
         piece = super()._piece(token, previous)
@@ -281,26 +296,14 @@ class WordTokenizer(Tokenizer):
         return b" " + piece
 
 
-class CharTokenizer(Tokenizer):
-    """One token per Unicode code point; whatever is not in the vocabulary is ``<unk>``."""
+class CharTokenizer(_ListedTokenizer):
+    """One token per Unicode code point."""
 
     kind: Kind = "char"
+    _unit = "character"
 
-    def __init__(self, vocabulary: Sequence[str]) -> None:
-        """Takes the tokens in the order of their ids."""
-        super().__init__(vocabulary)
-        for index, token in enumerate(vocabulary[3:], start=3):
-            if len(token) != 1:
-                raise TokenizerError(
-                    f"token {index} of the character vocabulary, {token!r}, is not one character"
-                )
-        self._ids = {token: index for index, token in enumerate(vocabulary)}
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the ids of ``text``; see `Tokenizer.encode`."""
-        _reject_surrogates(text)
-        find = self._ids.get
-        return [find(character, 2) for character in text]
+    def _split(self, text: str) -> list[str]:
+        return list(text)
 
 
 def _reject_surrogates(text: str) -> None:

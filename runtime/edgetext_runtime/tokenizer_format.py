@@ -6,6 +6,7 @@ version. A byte-level BPE that comes from another model may instead split by GPT
 their classes are read as Unicode 16.0 has them (`edgetext_runtime.unicode_classes`), as the library does.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -52,23 +53,15 @@ CHAR_PATTERN: Final = r"[\x00-\x7f]|[^\x00-\x7f]"
 
 # Radford et al. 2019, as built into the library's ByteLevel step ({L}, {N}, {S}: see `character_classes`).
 _GPT2: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?[{L}]+| ?[{N}]+| ?[^{S}{L}{N}]+|[{S}]+(?![^{S}])|[{S}]+"
-# Llama 3, as its tokenizer.json writes it for the library ...
-LLAMA3_REGEX: Final = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-# ... and spelt out; beyond ASCII only the long s differs from one of these letters by nothing but case.
+# Llama 3, spelt out; beyond ASCII only the long s differs from one of these letters by nothing but case.
 _LLAMA3: Final = (
     r"'(?:[sS\u017ftTmMdD]|[rRvV][eE]|[lL][lL])|[^\r\n{L}{N}]?[{L}]+|[{N}]{{1,3}}| ?[^{S}{L}{N}]+[\r\n]*"
     r"|[{S}]*[\r\n]+|[{S}]+(?![^{S}])|[{S}]+"
 )
 
-# How words are joined again: with a space, except before and after these ...
+# How words are joined again: with a space, except before and after these.
 NO_SPACE_BEFORE: Final = frozenset([*".,;:!?)]}%\n", "'s", "'m", "'d", "'re", "'ve", "'ll", "n't"])
 NO_SPACE_AFTER: Final = frozenset("([{$#\n")
-# ... and the same rule as a pattern on the space-joined text, for the `tokenizers` library.
-JOIN_PATTERN: Final = r"(?<=[(\[{$#\n]) | (?=[.,;:!?)\]}%\n]|(?:'(?:s|m|d|re|ve|ll)|n't)(?![^ ]))"
-
 _Json = dict[str, Any]
 
 _UNUSED_SECTIONS: Final = ("truncation", "padding", "added_tokens", "normalizer", "post_processor")
@@ -81,43 +74,20 @@ _UNUSED_OPTIONS: Final = (
 )
 
 
-def _split(pattern: str, *, keep_matches_only: bool = False) -> _Json:
-    behaviour = (
-        {"behavior": "Removed", "invert": True}
-        if keep_matches_only
-        else {"behavior": "Isolated", "invert": False}
-    )
-    return {"type": "Split", "pattern": {"Regex": pattern}, **behaviour}
-
-
-def _byte_level(*, use_regex: bool) -> _Json:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
-def _bytes_of(split: _Json) -> _Json:
-    return {"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}
-
-
-PRE_TOKENIZERS: Final[Mapping[tuple[Kind, Pattern], _Json]] = {
-    ("bpe", "edgetext"): _bytes_of(_split(BPE_PATTERN)),
-    ("bpe", "gpt2"): _byte_level(use_regex=True),
-    ("bpe", "llama3"): _bytes_of(_split(LLAMA3_REGEX)),
-    ("word", "edgetext"): _split(WORD_PATTERN, keep_matches_only=True),
-    ("char", "edgetext"): _split(CHAR_PATTERN),
+_SHAPES: Final[Mapping[str, tuple[Kind, Pattern]]] = {
+    "f86c7ab0bed23c622f80ed86060aa516": ("bpe", "edgetext"),
+    "40e44c225422549a7e7329ad72eb47e3": ("bpe", "gpt2"),
+    "c1d6e9a5c43e272cccbedf227f36cf51": ("bpe", "llama3"),
+    "49660811674530b38fccf0e14e0e257b": ("word", "edgetext"),
+    "486c17505181788b873eae9695afde05": ("char", "edgetext"),
 }
-DECODERS: Final[Mapping[str, _Json]] = {
-    "bpe": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-    "word": {
-        "type": "Sequence",
-        "decoders": [
-            # No word starts with this prefix (# is a token of its own): it only joins with spaces.
-            {"type": "WordPiece", "prefix": "##", "cleanup": False},
-            {"type": "Fuse"},
-            {"type": "Replace", "pattern": {"Regex": JOIN_PATTERN}, "content": ""},
-        ],
-    },
-    "char": {"type": "Fuse"},
-}
+"""By `shape_mark`: what the sections are that `edgetext.tokenizer_sections` writes for these patterns."""
+
+
+def shape_mark(document: Mapping[str, Any]) -> str:
+    """Returns a name for how a tokenizer.json splits and joins text: a hash of the sections that say so."""
+    sections = [document["model"].get("type"), document.get("pre_tokenizer"), document.get("decoder")]
+    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def word_splitter(pattern: Pattern) -> Callable[[str], list[str]]:
@@ -197,13 +167,8 @@ def _kind_of(document: _Json) -> tuple[Kind, Pattern]:
     for section in _UNUSED_SECTIONS:
         if document.get(section):
             raise TokenizerError(f"tokenizer.json: a {section} section is not understood")
-    for (kind, pattern), pre_tokenizer in PRE_TOKENIZERS.items():
-        if (
-            document["model"].get("type") == ("BPE" if kind == "bpe" else "WordLevel")
-            and document.get("pre_tokenizer") == pre_tokenizer
-            and document.get("decoder") == DECODERS[kind]
-        ):
-            return kind, pattern
+    if shape := _SHAPES.get(shape_mark(document)):
+        return shape
     raise TokenizerError(
         "tokenizer.json is not one of edgetext's tokenizers (byte-level BPE, word or character level, with "
         "one of its splitting patterns). If a newer edgetext made it: pip install -U edgetext-runtime"

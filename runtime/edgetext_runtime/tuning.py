@@ -20,10 +20,9 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from .engine import SMALL_MODEL
-from .manifest import Manifest, is_count
+from .manifest import Manifest
 from .sampling import SamplingParams
 from .session import StepSession
 
@@ -58,7 +57,7 @@ def tuned_session(model: bytes, manifest: Manifest, sha256: str) -> StepSession:
         return StepSession(model, manifest, threads=known[0], spinning=known[1])
     best = _measure_candidates(model, manifest, most)
     if path is not None:
-        _write(path, {"threads": best.threads, "spinning": best.spinning})
+        _write(path, f"{best.threads} {best.spinning:d}")
     return best
 
 
@@ -136,7 +135,7 @@ def _cache_file(sha256: str, cores: int) -> Path | None:
     version = load_onnxruntime().__version__
     machine = [platform.machine(), platform.node(), _processor(), cores, version, sha256]
     name = hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:32]
-    return None if folder is None else folder / f"threads-{name}.json"
+    return None if folder is None else folder / f"threads-{name}.txt"
 
 
 def _processor() -> str:
@@ -148,26 +147,20 @@ def _processor() -> str:
 
 def _read(path: Path, most: int) -> tuple[int, bool] | None:
     """What is remembered, if it can be read and makes sense."""
-    try:
-        found: Any = json.loads(path.read_bytes()[:1000])
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
-        return None
-    threads: Any = found.get("threads")
-    spinning = found.get("spinning")
-    if not is_count(threads, 1) or threads > most or not isinstance(spinning, bool):
-        return None
-    return threads, spinning
+    with suppress(OSError, ValueError):
+        threads, spinning = map(int, path.read_bytes()[:100].split())
+        if 1 <= threads <= most and spinning in (0, 1):
+            return threads, bool(spinning)
+    return None
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: str) -> None:
     """Keep a small file; where that fails, nothing is kept."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(json.dumps(content), encoding="ascii")
+            temporary.write_text(content, encoding="ascii")
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

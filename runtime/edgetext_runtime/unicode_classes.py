@@ -8,9 +8,9 @@ import base64
 import re
 import zlib
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
-__all__ = ["UNICODE_VERSION", "CharacterClasses", "character_classes"]
+__all__ = ["UNICODE_VERSION", "character_classes"]
 
 UNICODE_VERSION: Final = "16.0"
 """The version whose code points are classified; what was not assigned in it is neither letter nor number."""
@@ -40,20 +40,12 @@ _RANGES: Final = (
 )
 
 
-class CharacterClasses(NamedTuple):
-    """The three classes as the inside of a bracket expression of `re`, as in ``rf"[^{classes.letters}]"``."""
-
-    letters: str
-    r"""``\p{L}``."""
-    numbers: str
-    r"""``\p{N}``."""
-    white_space: str
-    r"""``\s``."""
-
-
 @cache
-def character_classes(*, ascii_only: bool = False) -> CharacterClasses:
-    """Returns the classes; with ``ascii_only`` just their ASCII part, which matches ASCII text faster."""
+def character_classes(*, ascii_only: bool = False) -> tuple[str, ...]:
+    r"""Returns ``\p{L}``, ``\p{N}`` and ``\s`` as the inside of a bracket expression of `re`.
+
+    With ``ascii_only`` just their ASCII part, which matches ASCII text faster.
+    """
     numbers, value, shift = [], 0, 0
     for byte in zlib.decompress(base64.b85decode(_RANGES)):
         value |= (byte & 0x7F) << shift
@@ -66,7 +58,7 @@ def character_classes(*, ascii_only: bool = False) -> CharacterClasses:
         count = numbers[0]
         classes.append(_bracket(numbers[1 : count + 1], ascii_only))
         del numbers[: count + 1]
-    return CharacterClasses(*classes)
+    return tuple(classes)
 
 
 def _bracket(numbers: list[int], ascii_only: bool) -> str:

@@ -11,6 +11,7 @@ from edgetext.evaluate import summary
 from edgetext.evaluate.likelihood import likelihood
 from edgetext.models import ModelConfig, build_model
 from edgetext.tokenization import train_tokenizer
+from edgetext.training.data import Window
 from edgetext.training.quantized import QuantizedGenerator
 from edgetext_runtime.tokenizer import Tokenizer
 
@@ -47,7 +48,8 @@ def work(tmp_path: Path):
     """What of a workspace the final figures use: a run that ends in int8 training."""
     for seed, name in enumerate(("teacher", "distilled", "quantized")):
         save_model(tmp_path / name, model(LSTM, seed))
-    windows = [(torch.randint(2, TOKENIZER.vocab_size, (4, 33)), torch.ones(4, 32, dtype=torch.bool))]
+    tokens = torch.randint(2, TOKENIZER.vocab_size, (4, 33))
+    windows = [Window(tokens, torch.ones(4, 32, dtype=torch.bool))]
     config = SimpleNamespace(
         assistants=(), refine_steps=0, quantized_steps=1, windows="stream", frontier=False
     )
@@ -58,7 +60,8 @@ def work(tmp_path: Path):
         valid=None,
         test=None,
         tokenizer=TOKENIZER,
-        windows=lambda stream, limit: windows,
+        labels={},
+        windows=lambda stream, limit, labels=None: windows,
         say=lambda line: None,
     )
 

@@ -54,7 +54,7 @@ def test_a_stream_too_short_for_a_window_is_refused():
 @pytest.mark.parametrize("limit", [None, 250])
 def test_evaluation_predicts_every_token_once(limit):
     targets = []
-    for tokens, mask in consecutive_windows(STREAM, 64, 3, limit):
+    for tokens, mask, _ in consecutive_windows(STREAM, 64, 3, limit):
         assert tokens.shape[1] == mask.shape[1] + 1
         targets += tokens[:, 1:][mask].tolist()
     assert targets == list(range(1, 1000 if limit is None else limit + 1))
@@ -78,7 +78,7 @@ def test_documents_are_rows_from_boundary_to_boundary():
     sampler = DocumentSampler(DOCUMENTS, 20, 5, seed=1)
     seen = []
     for step in range(2):
-        tokens, mask, starts, weight = sampler.batch(step)
+        tokens, mask, starts, weight, _ = sampler.batch(step)
         assert weight == 1.0
         for row, real, start in zip(tokens.tolist(), mask.sum(1).tolist(), starts.tolist(), strict=True):
             assert row[: real + 1] == DOCUMENTS[start : start + real + 1].tolist()
@@ -122,7 +122,7 @@ def test_a_limit_counts_targets_and_cuts_within_a_long_document(windows, targets
     rows = evaluation_rows(LONG, 128, windows, 20_000)
     assert int(rows[:, 1].sum()) == targets
     cut = document_windows if windows == "document" else consecutive_windows
-    assert sum(int(mask.sum()) for _, mask in cut(LONG, 128, 32, 20_000)) == targets
+    assert sum(int(mask.sum()) for _, mask, _ in cut(LONG, 128, 32, 20_000)) == targets
     assert rows[1:, 0].tolist() == (rows[:-1, 0] + rows[:-1, 1]).tolist()
 
 
@@ -133,14 +133,14 @@ def test_evaluation_needs_a_target(windows):
 
 
 def test_windows_of_a_stream_are_all_of_one_shape():
-    shapes = {tokens.shape[1] for tokens, _ in consecutive_windows(STREAM, 64, 3, 1 + 3 * 64)}
+    shapes = {tokens.shape[1] for tokens, _, _ in consecutive_windows(STREAM, 64, 3, 1 + 3 * 64)}
     assert shapes == {65}
 
 
 @pytest.mark.parametrize("limit", [None, 20])
 def test_evaluation_by_document_predicts_every_token_once(limit):
     targets = []
-    for tokens, mask in document_windows(DOCUMENTS, 8, 3, limit):
+    for tokens, mask, _ in document_windows(DOCUMENTS, 8, 3, limit):
         targets += tokens[:, 1:][mask].tolist()
     if limit is None:
         assert targets == DOCUMENTS[1:].tolist()

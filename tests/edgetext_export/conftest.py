@@ -56,6 +56,11 @@ def write_run(directory: Path, config: ModelConfig, tokenizer_json: bytes) -> Pa
     }
     (directory / "corpus.json").write_text(json.dumps(corpus))
     (directory / "config.json").write_text(json.dumps({"seed": 1}))
+    if config.labels:
+        documents = stream[:700].count(0) - 1
+        numbers = np.arange(documents) % len(config.labels)
+        np.save(directory / "data" / "test.labels.npy", numbers.astype(np.uint16))
+        (directory / "config.json").write_text(json.dumps({"seed": 1, "windows": "document"}))
     return directory
 
 
@@ -84,6 +89,15 @@ def gru_run(tmp_path_factory, configs, tokenizer_json) -> Path:
     """A run directory with a GRU; read-only."""
     config = replace(configs["lstm"], kind="gru")
     return write_run(tmp_path_factory.mktemp("runs") / "gru", config, tokenizer_json)
+
+
+@pytest.fixture(scope="session", params=["lstm", "gru", "transformer"])
+def conditioned(request, tmp_path_factory, configs, tokenizer_json) -> Path:
+    """A run directory of each kind whose student has labels; read-only."""
+    config = replace(configs.get(request.param, configs["lstm"]), labels=("good", "bad", "neither"))
+    if not config.context:
+        config = replace(config, kind=request.param)
+    return write_run(tmp_path_factory.mktemp("conditioned") / request.param, config, tokenizer_json)
 
 
 @pytest.fixture(scope="session", params=["int8", "fp32"])

@@ -78,7 +78,7 @@ def test_recurrent_models_have_no_limit(lstm):
 
 
 def test_beams_do_not_slide(attention):
-    with pytest.raises(InputError, match="allowed with num_beams"):
+    with pytest.raises(InputError, match="with num_beams"):
         attention.generate("ab", num_beams=2, context_policy="slide")
     result = attention.generate("ab", num_beams=2, max_new_tokens=99, logit_bias={0: float("-inf")})
     assert result.finish_reason == "context"

@@ -168,7 +168,7 @@ def test_stop_strings_never_show(byte_model):
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5"),
         ({"seed": -1}, "seed is -1"),
-        ({"stop": [""]}, "stop has ''"),
+        ({"stop": [""]}, "stop is ''"),
         ({"prompt": b"bytes"}, "prompt is b'bytes'"),
     ],
 )

@@ -222,7 +222,7 @@ def test_suppressed_ids_keep_their_logits_but_are_never_chosen():
         (tokens(VOCAB), {}, "from 0 to 60"),
         (tokens(-1), {}, "from 0 to 60"),
         (tokens(1), {"uniform": np.zeros(2, np.float32)}, "uniform has shape"),
-        (tokens(1, 2), {"positions": np.array([2])}, "positions are"),
+        (tokens(1, 2), {"positions": np.array([2])}, "positions is"),
         (np.zeros((1, tiny.CONTEXT + 1), np.int64), {}, f"context of {tiny.CONTEXT}"),
     ],
 )

@@ -114,8 +114,8 @@ def test_results_are_not_overwritten_by_later_calls(session):
         (tokens(-1), {}, "from 0 to 29"),
         (tokens(1).astype(float), {}, "integers"),
         (tokens(1), {"uniform": np.zeros(2, np.float32)}, "uniform has shape"),
-        (tokens(1, 2), {"positions": np.array([2])}, "positions are"),
-        (tokens(1, 2), {"positions": np.array([], np.int64)}, "positions are"),
+        (tokens(1, 2), {"positions": np.array([2])}, "positions is"),
+        (tokens(1, 2), {"positions": np.array([], np.int64)}, "positions is"),
     ],
 )
 def test_bad_input_is_refused_before_the_graph_sees_it(session, ids, changes, message):

@@ -50,5 +50,5 @@ def test_stops_may_be_one_string_and_not_empty():
     assert check_stops("\n") == ("\n",)
     assert check_stops(["a", "b"]) == ("a", "b")
     for bad in ([""], [3], ""):
-        with pytest.raises(InputError, match="stop has"):
+        with pytest.raises(InputError, match="stop is"):
             check_stops(bad)

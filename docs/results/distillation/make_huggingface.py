@@ -12,7 +12,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from edgetext_runtime.tokenizer_format import LLAMA3_REGEX
+from edgetext.tokenizer_sections import LLAMA3_REGEX
 
 END = "<|endoftext|>"
 VOCABULARY = 2000

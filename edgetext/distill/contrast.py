@@ -1,0 +1,38 @@
+"""What makes a conditioned generator heed its label: a text must be likelier under it than under another.
+
+Likelihood alone hardly does. A label says less about a text than any of its words, so a model gains little by
+it (on movie reviews a hundredth of a nat per token), and a small one spends its weights elsewhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def label_contrast(own: Tensor, other: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Nats of surprise at a text's label, by Bayes' rule between its own and one other label.
+
+    -log p(own | x) = log(1 + p(x | other) / p(x | own)), the discriminative loss of GeDi (Krause et al. 2021,
+    eq. 7) with the generator's own likelihoods; mean over rows, each counted by its real tokens.
+
+    Args:
+        own: logits [B,T,V] under the row's label.
+        other: logits [B,T,V] under another.
+        targets: [B,T].
+        mask: [B,T], False where a target is padding.
+    """
+    likelihoods = [
+        (logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0] * mask).sum(1)
+        for logits in (own, other)
+    ]  # [B] each
+    tokens = mask.sum(1)
+    return (F.softplus(likelihoods[1] - likelihoods[0]) * tokens).sum() / tokens.sum()
+
+
+def other_labels(condition: Tensor) -> Tensor:
+    """For every row of a condition [B,C] another of the C labels, drawn with torch's random state."""
+    count = condition.shape[1]
+    shift = torch.randint(1, count, (len(condition),), device=condition.device)
+    return F.one_hot((condition.argmax(1) + shift) % count, count).to(condition.dtype)
