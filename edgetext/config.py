@@ -19,7 +19,7 @@ from edgetext.training.settings import LoopSettings, OptimizerSettings, Precisio
 
 VOCABULARIES: dict[str, int] = {"bpe": 2048, "word": 8192, "char": 1024}
 """Most token ids by tokenizer kind, unless another number is given."""
-LABEL_CONTRAST = 1.0
+LABEL_CONTRAST = 4.0
 """Weight of `distill.contrast.label_contrast` unless another is given."""
 WindowKind = Literal["stream", "document"]
 

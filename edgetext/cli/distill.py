@@ -116,7 +116,7 @@ if TYPE_CHECKING:
     "--label-contrast",
     type=float,
     metavar="W",
-    help="With labels: weight of telling a text's own from others.  [default: 1]",
+    help="With labels: weight of telling a text's own from others.  [default: 4]",
 )
 @click.option("--teacher-rate", default=8e-3, metavar="LR", help="Teacher's peak learning rate.")
 @click.option("--finetune-rate", default=3e-4, metavar="LR", help="Peak rate of fine-tuning a teacher.")

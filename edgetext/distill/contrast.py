@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 
 def label_contrast(own: Tensor, other: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Nats of surprise at a text's label, by Bayes' rule between its own and one other label.
+    """Surprise at a text's label, by Bayes' rule between its own and one other label, in nats per token.
 
     -log p(own | x) = log(1 + p(x | other) / p(x | own)), the discriminative loss of GeDi (Krause et al. 2021,
-    eq. 7) with the generator's own likelihoods; mean over rows, each counted by its real tokens.
+    eq. 7) with the generator's own likelihoods; the sum over rows over the number of their real tokens, as a
+    label is one more thing that is said of a text.
 
     Args:
         own: logits [B,T,V] under the row's label.
@@ -27,8 +28,7 @@ def label_contrast(own: Tensor, other: Tensor, targets: Tensor, mask: Tensor) ->
         (logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0] * mask).sum(1)
         for logits in (own, other)
     ]  # [B] each
-    tokens = mask.sum(1)
-    return (F.softplus(likelihoods[1] - likelihoods[0]) * tokens).sum() / tokens.sum()
+    return F.softplus(likelihoods[1] - likelihoods[0]).sum() / mask.sum()
 
 
 def other_labels(condition: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgetext.distill.contrast import label_contrast, other_labels
 from edgetext.distill.objective import Objective
-from edgetext.distill.recipe import ATTENTION, Phase, Recipe
+from edgetext.distill.recipe import ATTENTION, HIDDEN, Phase, Recipe
 from edgetext.distill.targets import LiveTargets, Targets, TeacherOutput
 from edgetext.evaluate.likelihood import Windows, likelihood
 from edgetext.models.base import GeneratorModel, begin
@@ -109,7 +109,8 @@ class DistillTask:
         loss, figures = self.objective.loss(
             phase, through, student, teacher, batch.tokens[:, 1:], batch.mask, own_text=own_text
         )
-        if self.contrast and batch.condition is not None and not own_text:
+        predicts = bool(losses - set(HIDDEN) - set(ATTENTION))
+        if self.contrast and predicts and batch.condition is not None and not own_text:
             other = begin(self.generator, inputs, other_labels(batch.condition))
             value = label_contrast(student.logits, other.logits, batch.tokens[:, 1:], batch.mask)
             loss, figures = loss + self.contrast * value, {**figures, "label": value.detach()}

@@ -36,7 +36,7 @@ def test_it_is_the_surprise_at_the_label_by_bayes_rule(case):
             math.prod(float(logits[row, t].softmax(-1)[targets[row, t]]) for t in range(tokens))
             for logits in (own, other)
         ]
-        expected -= tokens * math.log(p[0] / (p[0] + p[1])) / 6
+        expected -= math.log(p[0] / (p[0] + p[1])) / 6
     assert float(label_contrast(own, other, targets, mask)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -51,9 +51,9 @@ def test_padding_and_the_split_of_a_batch_change_nothing(case):
     torch.testing.assert_close((parts[0] * 4 + parts[1] * 2) / 6, whole)
 
 
-def test_a_label_that_says_nothing_costs_one_bit(case):
+def test_a_label_that_says_nothing_costs_one_bit_a_text(case):
     own, _, targets, mask = case
-    assert float(label_contrast(own, own, targets, mask)) == pytest.approx(math.log(2))
+    assert float(label_contrast(own, own, targets, mask)) == pytest.approx(2 * math.log(2) / 6)
 
 
 def test_the_other_label_is_another_and_any_other():
@@ -94,7 +94,7 @@ def test_a_training_adds_it_with_its_weight():
 def test_the_weight_goes_with_labels_and_is_not_negative():
     options = {"windows": "document", "refine_steps": 0}
     labelled = DistillConfig(corpus=config("moods.csv"), **options)
-    assert labelled.contrast == 1.0
+    assert labelled.contrast == 4.0
     assert replace(labelled, label_contrast=0.0).contrast == 0.0
     assert DistillConfig(corpus=CorpusConfig("text.txt"), label_contrast=3.0).contrast == 0.0
     with pytest.raises(ConfigError, match="--label-contrast is -1"):
