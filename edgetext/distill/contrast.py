@@ -1,7 +1,7 @@
 """What makes a conditioned generator heed its label: a text must be likelier under it than under another.
 
 Likelihood alone hardly does. A label says less about a text than any of its words, so a model gains little by
-it (on movie reviews a hundredth of a nat per token), and a small one spends its weights elsewhere.
+it (on movie reviews a thousandth of a nat per token), and a small one spends its weights elsewhere.
 """
 
 from __future__ import annotations

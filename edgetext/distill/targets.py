@@ -58,12 +58,14 @@ class LiveTargets:
 
     def __init__(self, teacher: GeneratorModel) -> None:
         self.teacher: nn.Module = teacher.eval().requires_grad_(False)
+        self.labelled = bool(teacher.config.labels)
 
     @torch.no_grad()
     def __call__(self, batch: Batch, *, internals: bool) -> TeacherOutput:
         """Run the teacher."""
         options = {"internals": True} if internals else {}
-        output = begin(self.teacher, batch.tokens[:, :-1], batch.condition, **options)
+        condition = batch.condition if self.labelled else None
+        output = begin(self.teacher, batch.tokens[:, :-1], condition, **options)
         return TeacherOutput(output.logits, None, output.hidden, output.attention, output.values)
 
     def to(self, device: torch.device) -> object:

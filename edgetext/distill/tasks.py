@@ -25,6 +25,10 @@ Source = Literal["corpus", "teacher", "student"]
 """Who wrote the text of a step."""
 
 
+CONTRAST_FROM = 0.5
+"""Share of a training after which labels are told apart: before, a model has too little to tell them by."""
+
+
 class DistillTask:
     """A student learns by a recipe: from the text, from a teacher, or from both."""
 
@@ -109,8 +113,8 @@ class DistillTask:
         loss, figures = self.objective.loss(
             phase, through, student, teacher, batch.tokens[:, 1:], batch.mask, own_text=own_text
         )
-        predicts = bool(losses - set(HIDDEN) - set(ATTENTION))
-        if self.contrast and predicts and batch.condition is not None and not own_text:
+        tells = self.contrast and step >= CONTRAST_FROM * self.steps and not own_text
+        if tells and batch.condition is not None and losses - set(HIDDEN) - set(ATTENTION):
             other = begin(self.generator, inputs, other_labels(batch.condition))
             value = label_contrast(student.logits, other.logits, batch.tokens[:, 1:], batch.mask)
             loss, figures = loss + self.contrast * value, {**figures, "label": value.detach()}

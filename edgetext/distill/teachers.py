@@ -154,11 +154,10 @@ def prepare_teacher(work: Workspace, given: Given) -> Teacher | None:
         marks.append(mark)
     labels = tuple(work.corpus.labels or ())
     for name, model in zip(names, models, strict=True):
-        if model.config.labels != labels:
-            theirs = ", ".join(model.config.labels) or "none"
+        if model.config.labels not in ((), labels):
             raise ConfigError(
-                f"{name} knows the labels {theirs}; this corpus has {', '.join(labels) or 'none'} "
-                f"(--label-column): give a teacher that was trained with the same"
+                f"{name} knows the labels {', '.join(model.config.labels)}; this corpus has "
+                f"{', '.join(labels) or 'none'} (--label-column): give a teacher of the same, or one without"
             )
     return Teacher.of_models(models, marks) if models else None
 

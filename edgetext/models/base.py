@@ -61,11 +61,11 @@ class GeneratorModel(nn.Module):
         raise NotImplementedError
 
     def add_condition(self) -> None:
-        """Make the table of a conditioned generator, small as embeddings are; called by subclasses."""
+        """Make the table of a conditioned generator, zeros at first; called by subclasses."""
         config = self.config
         if config.labels:
             self.condition = nn.Linear(len(config.labels), config.embedding, bias=False)
-            nn.init.normal_(self.condition.weight, std=config.embedding**-0.5)
+            nn.init.zeros_(self.condition.weight)
 
     def embed(self, tokens: Tensor | None, embeddings: Tensor | None) -> Tensor:
         """Return input embeddings [B,T,E] from ids or from given (soft) embeddings."""

@@ -12,6 +12,7 @@ from edgetext.config import DistillConfig
 from edgetext.corpus import CorpusConfig
 from edgetext.distill.contrast import label_contrast, other_labels
 from edgetext.distill.recipes import RECIPES
+from edgetext.distill.targets import LiveTargets
 from edgetext.distill.tasks import DistillTask
 from edgetext.errors import ConfigError
 from edgetext.training.data import Batch
@@ -85,10 +86,23 @@ def task(weight):
 
 def test_a_training_adds_it_with_its_weight():
     torch.manual_seed(1)
-    plain, figures = task(0.0).loss(0, 0)
+    plain, figures = task(0.0).loss(5, 0)
     assert "label" not in figures
-    weighted, figures = task(0.5).loss(0, 0)
+    assert "label" not in task(0.5).loss(4, 0)[1]  # not in the first half
+    weighted, figures = task(0.5).loss(5, 0)
     torch.testing.assert_close(weighted, plain + 0.5 * figures["label"])
+
+
+def test_a_teacher_without_labels_teaches_by_text_alone():
+    batch = OneBatch().batch(0)
+    teacher = lively(LSTM)
+    given = LiveTargets(teacher)(batch, internals=False)
+    torch.testing.assert_close(given.logits, teacher(batch.tokens[:, :-1]).logits)
+    labelled = LiveTargets(lively(replace(LSTM, labels=("a", "b"))))
+    swapped = batch._replace(condition=1 - batch.condition)
+    assert (
+        labelled(batch, internals=False).logits - labelled(swapped, internals=False).logits
+    ).abs().max() > 0.1
 
 
 def test_the_weight_goes_with_labels_and_is_not_negative():
