@@ -6,9 +6,32 @@ it (on movie reviews a thousandth of a nat per token), and a small one spends it
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+class RandomState(NamedTuple):
+    """torch's random state, to drop the same units again."""
+
+    device: torch.device
+    cpu: Tensor
+    own: Tensor | None
+    """Of the device, where it is not the CPU."""
+
+    @classmethod
+    def now(cls, device: torch.device) -> RandomState:
+        """Note the state that a forward pass on a device begins with."""
+        own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), own)
+
+    def restore(self) -> None:
+        """Begin with it once more."""
+        torch.set_rng_state(self.cpu)
+        if self.own is not None:
+            torch.cuda.set_rng_state(self.own, self.device)
 
 
 def label_contrast(own: Tensor, other: Tensor, targets: Tensor, mask: Tensor) -> Tensor:

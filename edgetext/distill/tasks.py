@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetext.distill.contrast import label_contrast, other_labels
+from edgetext.distill.contrast import RandomState, label_contrast, other_labels
 from edgetext.distill.objective import Objective
 from edgetext.distill.recipe import ATTENTION, HIDDEN, Phase, Recipe
 from edgetext.distill.targets import LiveTargets, Targets, TeacherOutput
@@ -109,13 +109,16 @@ class DistillTask:
         if targets is not None and losses - {"hard"}:
             teacher = targets(batch, internals=internals)
         inputs = batch.tokens[:, :-1]
+        random = RandomState.now(self.device)
         student = begin(self.generator, inputs, batch.condition, **({"internals": True} if internals else {}))
         loss, figures = self.objective.loss(
             phase, through, student, teacher, batch.tokens[:, 1:], batch.mask, own_text=own_text
         )
         tells = self.contrast and step >= CONTRAST_FROM * self.steps and not own_text
         if tells and batch.condition is not None and losses - set(HIDDEN) - set(ATTENTION):
-            other = begin(self.generator, inputs, other_labels(batch.condition))
+            labels = other_labels(batch.condition)
+            random.restore()  # the same units are dropped, or their noise would drown the label
+            other = begin(self.generator, inputs, labels)
             value = label_contrast(student.logits, other.logits, batch.tokens[:, 1:], batch.mask)
             loss, figures = loss + self.contrast * value, {**figures, "label": value.detach()}
         return loss * batch.weight, {name: value * batch.weight for name, value in figures.items()}

@@ -78,8 +78,8 @@ class OneBatch:
         return Batch(tokens, torch.ones(4, 3, dtype=torch.bool), torch.zeros(4), 1.0, labels)
 
 
-def task(weight):
-    model = lively(replace(LSTM, labels=("a", "b")))
+def task(weight, **dropouts):
+    model = lively(replace(LSTM, labels=("a", "b"), **dropouts))
     recipe = RECIPES["no-teacher"]
     return DistillTask("t", model, recipe, 10, OneBatch(), [], OptimizerSettings(1e-3), contrast=weight)
 
@@ -103,6 +103,16 @@ def test_a_teacher_without_labels_teaches_by_text_alone():
     assert (
         labelled(batch, internals=False).logits - labelled(swapped, internals=False).logits
     ).abs().max() > 0.1
+
+
+def test_both_labels_drop_the_same_units():
+    """With a table of zeros the labels say nothing, however much is dropped: one bit a text, exactly."""
+    dropping = task(1.0, dropout=0.5, recurrent_dropout=0.3, word_dropout=0.2)
+    with torch.no_grad():
+        dropping.model.condition.weight.zero_()
+    dropping.model.train()
+    torch.manual_seed(2)
+    assert float(dropping.loss(5, 0)[1]["label"]) == pytest.approx(math.log(2) / 3, rel=1e-5)
 
 
 def test_the_weight_goes_with_labels_and_is_not_negative():

@@ -6,8 +6,10 @@ the label that was asked for, by strength; and how likely the texts are under a 
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +22,7 @@ from edgetext.evaluate.texts import RealText, read_corpus
 from edgetext_runtime import Generator
 
 SAMPLES = 1000
-STRENGTHS = (0.0, 1.0, 1.5, 2.0, 2.5, 3.0)
-SEEDS = (0, 1, 2)
+STRENGTHS = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)
 
 
 def perplexity(model: Bundled, real: RealText, *, given: bool) -> float:
@@ -31,15 +32,15 @@ def perplexity(model: Bundled, real: RealText, *, given: bool) -> float:
     return float(np.exp(np.concatenate(nats).mean()))
 
 
-def judge(path: Path, real: RealText, judges: dict[str, LabelJudge], referee: KneserNey) -> dict[str, object]:
+def judge(path: Path, real: RealText, judges: dict[str, LabelJudge], referee: KneserNey) -> dict[str, Any]:
     """All figures of one bundle."""
     generator = Generator.load(path, threads=1)
     labels = generator.manifest.labels
-    row: dict[str, object] = {"perplexity": perplexity(Bundled("", generator), real, given=False)}
+    row: dict[str, Any] = {"perplexity": perplexity(Bundled("", generator), real, given=False)}
     for strength in STRENGTHS if labels else (1.0,):
         model = Bundled("", generator, strength=strength)
         texts = model.sample(SAMPLES, 1.0, 1)
-        figures = {
+        figures: dict[str, Any] = {
             "lm_score": referee.score(real.ids(text for text in texts if text.words)),
             "distinct_2": distinct([text.words for text in texts], (2,))[2],
             "words": mean(len(text.words) for text in texts),
@@ -54,7 +55,7 @@ def judge(path: Path, real: RealText, judges: dict[str, LabelJudge], referee: Kn
 
 
 def main(sweep: str, corpus: str, out: str) -> None:
-    """Judge three conditioned and three plain bundles, and print what their seeds have in common."""
+    """Judge the bundles that are there, and print what their seeds have in common."""
     real = read_corpus(CorpusConfig(corpus, label_column="sentiment", test_fraction=0.1))
     judges = {
         "train_judge": LabelJudge(real.train, real.train_labels),
@@ -65,29 +66,27 @@ def main(sweep: str, corpus: str, out: str) -> None:
         "train_judge": float(judges["train_judge"].correct(real.test, real.test_labels).mean()),
         "held_out_judge": float(judges["held_out_judge"].correct(real.train, real.train_labels).mean()),
         "lm_score": referee.score(real.ids(real.test)),
-        "test_sentences": len(real.test),
+        "sentences": len(real.test),
     }
-    record: dict[str, object] = {"label": "measured", "samples": SAMPLES, "people": people}
-    for kind in ("plain", "conditioned"):
-        for seed in SEEDS:
-            path = Path(sweep) / f"{kind}-seed{seed}" / "student-int8.etx"
-            record[f"{kind}-seed{seed}"] = judge(path, real, judges, referee)
-            print(kind, seed, flush=True)
+    bundles: dict[str, list[dict[str, Any]]] = {}
+    for kind in ("plain", "labelled"):
+        paths = sorted(Path(sweep).glob(f"{kind}-seed*/student-int8.etx"))
+        bundles[kind] = [judge(path, real, judges, referee) for path in paths]
+    record = {"label": "measured", "samples": SAMPLES, "people": people, "bundles": bundles}
     Path(out).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(people))
-    plain = [record[f"plain-seed{seed}"]["perplexity"] for seed in SEEDS]
-    mixed = [record[f"conditioned-seed{seed}"]["perplexity"] for seed in SEEDS]
-    print(
-        f"perplexity: plain {mean(plain):.2f} ± {stdev(plain):.2f}, "
-        f"mixture {mean(mixed):.2f} ± {stdev(mixed):.2f}"
-    )
-    for strength in STRENGTHS:
-        rows = [record[f"conditioned-seed{seed}"][f"strength {strength:g}"] for seed in SEEDS]
-        cells = []
-        for name in ("perplexity_given", "train_judge", "held_out_judge", "lm_score", "distinct_2", "words"):
-            values = [row[name] for row in rows]
-            cells.append(f"{name} {mean(values):.3f} ± {stdev(values):.3f}")
-        print(f"strength {strength:g}: " + ", ".join(cells))
+    for kind, rows in bundles.items():
+        print(f"{kind}: perplexity {spread([row['perplexity'] for row in rows])}")
+        for strength in [name for name in (rows[0] if rows else {}) if name.startswith("strength")]:
+            figures = [row[strength] for row in rows]
+            names = [name for name in figures[0] if name != "examples"]
+            cells = [f"{name} {spread([row[name] for row in figures])}" for name in names]
+            print(f"  {strength}: " + ", ".join(cells))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
