@@ -61,7 +61,8 @@ def measure(
 ) -> dict[str, tuple[Likelihood, Likeness | None]]:
     """Likelihood of several models over the same windows, and their likeness to one of them, the `teacher`.
 
-    The teacher reads every window once, however many models are compared with it.
+    The teacher reads every window once, however many models are compared with it. A model without labels is
+    not told those of the windows.
     """
     sums = {name: _Sums() for name in models}
     count = 0
@@ -72,7 +73,8 @@ def measure(
             model = models[name]
             device = next(model.parameters()).device
             targets, real = tokens[:, 1:, None].to(device), mask.to(device)
-            logits = begin(model, tokens[:, :-1].to(device), condition).logits
+            plain = isinstance(model, GeneratorModel) and not model.config.labels
+            logits = begin(model, tokens[:, :-1].to(device), None if plain else condition).logits
             log_p = logits.float().log_softmax(-1)  # [B,T,V]
             if name == teacher:
                 theirs = log_p

@@ -8,6 +8,7 @@ from moods import MOODS, ROWS, config, write
 
 from edgetext.config import DistillConfig
 from edgetext.corpus import CorpusConfig
+from edgetext.distill.recipes import RECIPES
 from edgetext.distill.run import distill
 from edgetext.errors import ConfigError
 from edgetext.evaluate.evaluation import EvaluationSettings, evaluate
@@ -25,11 +26,9 @@ def table(tmp_path_factory):
     return write(tmp_path_factory.mktemp("corpus") / "moods.csv")
 
 
-@pytest.fixture(scope="module")
-def run(table, tmp_path_factory):
-    """A finished run: conditioned teacher, student distilled from it."""
-    directory = tmp_path_factory.mktemp("runs") / "moods"
-    settings = DistillConfig(
+def settings_of(table):
+    """A short training on the table."""
+    return DistillConfig(
         corpus=config(table),
         tokenizer="word",
         windows="document",
@@ -43,7 +42,13 @@ def run(table, tmp_path_factory):
         frontier=False,
         batch_size=8,
     )
-    result = distill(settings, directory)
+
+
+@pytest.fixture(scope="module")
+def run(table, tmp_path_factory):
+    """A finished run: conditioned teacher, student distilled from it."""
+    directory = tmp_path_factory.mktemp("runs") / "moods"
+    result = distill(settings_of(table), directory)
     assert result["student"] == "distilled"
     return directory
 
@@ -117,7 +122,18 @@ def test_the_strength_is_of_bundles_alone(run, table):
         evaluate([run], config(table), settings)
 
 
-def test_a_teacher_without_the_labels_is_refused(run, tmp_path):
+def test_a_teacher_without_labels_teaches_a_student_with_them(run, table, tmp_path):
+    plain = CorpusConfig(str(table), column="text", valid_fraction=0.2, test_fraction=0.2)
+    settings = replace(
+        settings_of(table), corpus=plain, recipe=RECIPES["no-teacher"], teachers=(), student=SHAPE
+    )
+    distill(replace(settings, distill_steps=10), tmp_path / "teacher")
+    teachers = (str(tmp_path / "teacher"),)
+    result = distill(replace(settings_of(table), teachers=teachers, distill_steps=10), tmp_path / "student")
+    assert [row["name"] for row in result["models"]] == ["teacher", "distilled"]
+
+
+def test_a_teacher_of_other_labels_is_refused(run, tmp_path):
     bare = write(tmp_path / "bare.csv", [(text, mood.upper()) for text, mood in ROWS])
     settings = DistillConfig(
         corpus=config(bare), windows="document", teachers=(str(run),), student=SHAPE, refine_steps=0
