@@ -22,7 +22,7 @@ from edgetext.evaluate.texts import RealText, read_corpus
 from edgetext_runtime import Generator
 
 SAMPLES = 1000
-STRENGTHS = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)
+STRENGTHS = (1.0, 2.0, 3.0)
 
 
 def perplexity(model: Bundled, real: RealText, *, given: bool) -> float:
@@ -68,16 +68,20 @@ def main(sweep: str, corpus: str, out: str) -> None:
         "lm_score": referee.score(real.ids(real.test)),
         "sentences": len(real.test),
     }
-    bundles: dict[str, list[dict[str, Any]]] = {}
-    for kind in ("plain", "labelled"):
-        paths = sorted(Path(sweep).glob(f"{kind}-seed*/student-int8.etx"))
-        bundles[kind] = [judge(path, real, judges, referee) for path in paths]
-    record = {"label": "measured", "samples": SAMPLES, "people": people, "bundles": bundles}
-    Path(out).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path = Path(out)
+    done: dict[str, dict[str, Any]] = {}
+    if path.exists():  # go on where it was stopped
+        done = json.loads(path.read_text(encoding="utf-8"))["bundles"]
+    for bundle in sorted(Path(sweep).glob("*-seed*/student-int8.etx")):
+        if bundle.parent.name not in done:
+            done[bundle.parent.name] = judge(bundle, real, judges, referee)
+        record = {"label": "measured", "samples": SAMPLES, "people": people, "bundles": done}
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(people))
-    for kind, rows in bundles.items():
-        print(f"{kind}: perplexity {spread([row['perplexity'] for row in rows])}")
-        for strength in [name for name in (rows[0] if rows else {}) if name.startswith("strength")]:
+    for kind in sorted({name.rpartition("-")[0] for name in done}):
+        rows = [row for name, row in done.items() if name.startswith(f"{kind}-seed")]
+        print(f"{kind}, {len(rows)} seeds: perplexity {spread([row['perplexity'] for row in rows])}")
+        for strength in [name for name in rows[0] if name.startswith("strength")]:
             figures = [row[strength] for row in rows]
             names = [name for name in figures[0] if name != "examples"]
             cells = [f"{name} {spread([row[name] for row in figures])}" for name in names]
