@@ -1,9 +1,9 @@
 """What a text is asked to be, of a model with labels.
 
-The graph adds its input ``condition.label`` [B, C], which the state keeps, times a table to the embedding of
-every token. For a label and strength s it is 1/C + s * (e - 1/C), e being 1 at the label and 0 elsewhere: 0
-is the middle of all labels, 1 the label as it was learned, more goes further in its direction, without the
-second pass of classifier-free guidance (Ho & Salimans 2022).
+The graph adds its input ``condition.label`` [B, C], which the state keeps, times a table to every token's
+embedding. For a label and strength s it is 1/C + s * (e - 1/C), e being 1 at the label and 0 elsewhere: 0 is
+the middle of all labels, 1 the label as learned, more goes further, in one pass (classifier-free guidance,
+Ho & Salimans 2022, takes two).
 """
 
 from typing import TYPE_CHECKING

@@ -194,7 +194,7 @@ class Generator:
             prompt: the text.
             state: what it comes after; it is not changed. Both texts are encoded by themselves.
             context_policy: as for `generate`; what does not fit leaves half of the context.
-            condition: ``label`` and ``label_strength``, as for `generate`; the state keeps them.
+            condition: as for `generate`; the state keeps it.
 
         Raises:
             InputError: if the prompt is longer than the model's context.

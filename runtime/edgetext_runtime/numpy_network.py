@@ -89,7 +89,7 @@ class Network:
         return Hidden(len(self.slots) - 1, width, axes)
 
     def condition(self, entry: StateTensor) -> Hidden:
-        """A condition, [B, C]: at all positions the same."""
+        """A condition, [B, C]."""
         self.require(len(entry.shape) == 2, entry.dtype == "float32")
         out = self.hidden(int(entry.shape[1]), "BX")
         self.layers.append(Repeat(entry.input, out.slot))

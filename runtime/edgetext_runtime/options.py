@@ -74,8 +74,7 @@ class Options(Condition, total=False):
 
     What the text should be, of a model with labels (`conditions`):
 
-    - ``label``: one of them.
-    - ``label_strength``: 1 (the default) is what was learned; more takes the text further from other labels.
+    - ``label``: one of them; ``label_strength``: 1 (the default) is as learned, more is further from others.
 
     And:
 
