@@ -81,7 +81,7 @@ class StateTensor:
         shape: a positive size or a name per axis: ``"batch"`` first, ``"context"`` once in a KV cache.
         dtype: a key of `STATE_DTYPES`.
         kind: ``"recurrent"`` (replaced at every call), ``"kv_cache"`` (written in place: past and present
-            are bound to one buffer of capacity ``context_length``) or ``"condition"`` (given at the start, kept).
+            are bound to one buffer of capacity ``context_length``) or ``"condition"`` (given once).
         labels: of the input ``condition.label`` [batch, C] the names of its C columns.
     """
 

@@ -22,7 +22,7 @@ from edgetext.evaluate.texts import RealText, read_corpus
 from edgetext_runtime import Generator
 
 SAMPLES = 1000
-STRENGTHS = (1.0, 2.0, 3.0)
+STRENGTHS = (0.0, 1.0, 2.0, 2.5, 3.0, 4.0)
 
 
 def perplexity(model: Bundled, real: RealText, *, given: bool) -> float:
