@@ -171,12 +171,19 @@ def measure_parity(
 def flip_rate(
     model: GeneratorModel, session: StepBackend, stream: TokenStream, *, windows: str, limit: int
 ) -> float:
-    """Share of positions whose likeliest token differs from torch's; arguments as of `measure_parity`."""
+    """Share of positions whose likeliest token differs from torch's; arguments as of `measure_parity`.
+
+    A conditioned model reads by its first label.
+    """
+    from edgetext.models.base import label_rows
+
     rows = _rows(session, stream, windows, limit)
-    flips = 0
+    first, flips = label_rows(model.config, 1), 0
+    condition = None if first is None else first.numpy()
     for start, length in rows.tolist():
         tokens = np.asarray(stream[start : start + length], np.int64)
-        flips += _flips(reference_logits(model, tokens), prompt_logits(session, tokens))
+        expected = reference_logits(model, tokens, condition)
+        flips += _flips(expected, prompt_logits(session, tokens, condition))
     return flips / int(rows[:, 1].sum())
 
 
