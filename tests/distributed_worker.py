@@ -53,11 +53,11 @@ class Reading:
         yield Turn("generator", lambda part: self.loss(step, part))
 
     def loss(self, step: int, part: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        tokens, mask, _, weight = self.sampler.batch(step, part, self.parts)
-        output = self.generator(tokens[:, :-1])
+        batch = self.sampler.batch(step, part, self.parts)
+        output = self.generator(batch.tokens[:, :-1])
         if self.unreached and step % 2:
-            return output.hidden[-1].square().mean() * weight, {}
-        loss = hard_cross_entropy(output.logits, tokens[:, 1:], mask) * weight
+            return output.hidden[-1].square().mean() * batch.weight, {}
+        loss = hard_cross_entropy(output.logits, batch.tokens[:, 1:], batch.mask) * batch.weight
         return loss, {"hard": loss.detach()}
 
     def tokens(self) -> int:

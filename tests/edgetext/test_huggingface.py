@@ -18,6 +18,7 @@ from edgetext.models.huggingface import (
     load_huggingface,
     special_ids,
 )
+from edgetext.training.data import Window
 from edgetext_runtime.errors import DependencyError
 
 pytest.importorskip("transformers")
@@ -85,7 +86,7 @@ def test_what_works_on_every_generator_works_on_it(saved, family):
     texts = sample_tokens(model, 4, 12, seed=3)
     assert texts == sample_tokens(model, 4, 12, seed=3)
     assert all(len(text) <= 12 for text in texts)
-    found = likelihood(model, [(TOKENS, torch.ones(2, 7, dtype=torch.bool))])
+    found = likelihood(model, [Window(TOKENS, torch.ones(2, 7, dtype=torch.bool))])
     with torch.no_grad():
         log_p = saved[family][1](TOKENS[:, :-1]).logits.log_softmax(-1)
     expected = -log_p.gather(-1, TOKENS[:, 1:, None]).double().mean()

@@ -40,6 +40,7 @@ def settings_of(table):
         student_rate=0.03,
         refine_steps=0,
         frontier=False,
+        precision="fp32",
         batch_size=8,
     )
 
@@ -135,8 +136,6 @@ def test_a_teacher_without_labels_teaches_a_student_with_them(run, table, tmp_pa
 
 def test_a_teacher_of_other_labels_is_refused(run, tmp_path):
     bare = write(tmp_path / "bare.csv", [(text, mood.upper()) for text, mood in ROWS])
-    settings = DistillConfig(
-        corpus=config(bare), windows="document", teachers=(str(run),), student=SHAPE, refine_steps=0
-    )
+    settings = replace(settings_of(bare), teachers=(str(run),))
     with pytest.raises(ConfigError, match="teacher knows the labels bad, good; this corpus has BAD, GOOD"):
         distill(settings, tmp_path / "run")

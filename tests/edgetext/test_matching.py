@@ -211,7 +211,7 @@ def test_a_recurrent_copy_has_the_stated_layers_and_stays_tied(config):
 
 def test_all_of_a_shape_but_depth_context_and_training_must_agree():
     fields_ = {field.name for field in fields(ModelConfig)}
-    assert fields_ - set(COPIED_SHAPE) == {"layers", "context", "norm_eps", *TRAINING_ONLY}
+    assert fields_ - set(COPIED_SHAPE) == {"layers", "context", "norm_eps", "labels", *TRAINING_ONLY}
 
 
 @pytest.mark.parametrize(
