@@ -188,6 +188,8 @@ class RefineSettings:
             raise ConfigError(
                 "resampled needs a discriminator that has been trained; set discriminator_warmup to its steps"
             )
+        if self.gradient == "resampled" and self.r1:
+            raise ConfigError("R1 is for games; the discriminator of resampled stops early; set r1 to 0")
         if self.gradient == "reinforce-dense" and kind not in ("lstm", "transformer"):
             raise ConfigError(
                 f"reinforce-dense rates every token by what came before it, which a {kind} discriminator "

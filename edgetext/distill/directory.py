@@ -79,12 +79,12 @@ def open_run(config: DistillConfig, directory: Path, *, resume: bool, force: boo
         raise CheckpointError(f"{directory} cannot be written to: {error}; choose another --run") from error
 
 
-def check_start(config: DistillConfig) -> None:
+def check_start(config: DistillConfig, directory: Path, *, resume: bool) -> None:
     """Refuse to start from what is no run, has no distilled student, or was made with other options.
 
-    Raises CheckpointError.
+    A resumed run that has taken over everything needs the other no longer. Raises CheckpointError.
     """
-    if config.start is None:
+    if config.start is None or (resume and (directory / DISTILLED / "stage.json").is_file()):
         return
     source = Path(config.start)
     if not (is_run(source) and (source / DISTILLED / "stage.json").is_file()):

@@ -81,7 +81,7 @@ def distill(
         say = _silent
     config.loop(1).parts(accelerator.num_processes)  # refuses a batch that does not divide
     _check_inputs(config)
-    check_start(config)
+    check_start(config, directory, resume=resume)
     by_main(accelerator, lambda: open_run(config, directory, resume=resume, force=force))
     try:
         if config.start is not None:

@@ -143,6 +143,14 @@ def test_a_run_starts_from_the_distilled_student_of_another(parent, resampled, t
     assert again.exit_code == 0, again.output
     assert (child / "refined" / "model.safetensors").read_bytes() == before
 
+    (child / "result.json").unlink()
+    parent.rename(tmp_path / "moved")  # what was taken over is enough to go on
+    try:
+        alone = run("distill", "--run", child, "--resume")
+    finally:
+        (tmp_path / "moved").rename(parent)
+    assert alone.exit_code == 0, alone.output
+
 
 @pytest.mark.parametrize(
     ("options", "says"),

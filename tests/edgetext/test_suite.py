@@ -237,6 +237,7 @@ def test_refinements_by_name_and_by_file(tmp_path):
     [
         ({"gradient": "reinforce-dense"}, "kind lstm or transformer"),
         ({"gradient": "resampled", "objective": "hinge"}, "non-saturating"),
+        ({"gradient": "resampled", "objective": "non-saturating", "r1": 0.1}, "set r1 to 0"),
         ({"gradient": "selected", "matching": 0.5}, "matching to 0"),
         ({"r1": 1.0, "discriminator": DiscriminatorConfig("lstm")}, "second derivatives"),
         ({"gradient": "selected", "candidates": 1}, "2 or more"),
